@@ -1,0 +1,1 @@
+"""The compiler floor: TensorFlow Lite models in, Edge TPU executables out."""

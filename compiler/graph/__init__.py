@@ -1,0 +1,1 @@
+"""Read and write TensorFlow Lite files; the immutable graph that passes work on."""

@@ -1,0 +1,1 @@
+"""Operator families to tile work: layouts, splits over the tiles, schedules, programs."""

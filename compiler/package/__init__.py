@@ -1,0 +1,1 @@
+"""The executable container inside the custom operator: read and write."""

@@ -1,0 +1,1 @@
+"""Cutting a model for several Edge TPUs."""

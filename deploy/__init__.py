@@ -1,0 +1,1 @@
+"""The deploy floor: devices, transports, releases."""

@@ -1,0 +1,1 @@
+"""The profiler floor: what is measured on devices and how it is reported."""
