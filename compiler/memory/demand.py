@@ -1,0 +1,71 @@
+"""What a model asks of on-chip parameter memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from compiler.facts import WIDE_ROWS
+
+
+class Kind(Enum):
+    """How the tiles get at the parameters of a layer."""
+
+    LOCAL = "local"
+    """Each tile computes its own output channels from rows of its own (dense layers)."""
+    RING = "ring"
+    """One owner tile sends the rows over the ring bus to all tiles (spatial layers)."""
+
+
+@dataclass(frozen=True)
+class ParameterTensor:
+    """The parameters of one layer.
+
+    Attributes
+    ----------
+    name:
+        Name of the layer, for reports.
+    kind:
+        How tiles get at it.
+    rows:
+        Wide rows (256 B): of one tile for local tensors, in total for ring tensors.
+    streamed_bytes:
+        Bytes that travel with every inference when the tensor is not cached.
+    tiles:
+        Local tensors: the number of tiles, always tiles 0, 1, ...
+    reads:
+        How often one inference reads the tensor (layers computed in bands read several times).
+    depthwise:
+        Depthwise layers take precedence over other ring tensors.
+    cacheable:
+        False for tables that the chip only accepts as a stream.
+    """
+
+    name: str
+    kind: Kind
+    rows: int
+    streamed_bytes: int
+    tiles: int = 1
+    reads: int = 1
+    depthwise: bool = False
+    cacheable: bool = True
+
+    @property
+    def total_rows(self) -> int:
+        """Wide rows over all tiles."""
+        return self.rows * self.tiles if self.kind is Kind.LOCAL else self.rows
+
+
+@dataclass(frozen=True)
+class ModelDemand:
+    """All parameter tensors of a model in operator order, and where its executable's staging begins.
+
+    Attributes
+    ----------
+    staging_row:
+        Lowest wide row that the executable uses for itself; rows below are free for parameters.
+    """
+
+    name: str
+    tensors: tuple[ParameterTensor, ...]
+    staging_row: int = WIDE_ROWS
