@@ -83,13 +83,13 @@ def test_split_tensors_take_the_official_tiles() -> None:
 
 
 def test_second_model_gets_what_the_first_left() -> None:
-    tensor = ParameterTensor("conv", Kind.RING, 1000, 64_000)
-    first = ModelDemand("a", (tensor,) * 20, 1500)
+    tensor = ParameterTensor("conv", Kind.RING, 1200, 64_000)
+    first = ModelDemand("a", (tensor,) * 16, 1500)
     second = ModelDemand("b", (tensor,) * 20, 1200)
     plan = plan_cache([first, second])
     assert plan.staging_row == 1200
     assert plan.models[0].available == plan.capacity
     assert plan.models[1].available == plan.capacity - plan.models[0].used
-    assert plan.models[0].used == 19 * 1000 * WIDE_ROW_BYTES
+    assert plan.models[0].used == 16 * 1200 * WIDE_ROW_BYTES
     assert plan.models[1].used == 0
     assert plan.models[1].streamed == 20 * 64_000
