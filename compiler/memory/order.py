@@ -1,0 +1,297 @@
+"""The best order of models on one Edge TPU: co-compiled or not, and in which order.
+
+The official advice is to try orders by hand. Here every choice is compared by the latency it
+is expected to give:
+
+* A *group* of models is co-compiled in an order: they share one caching token and the memory.
+* Every other model is compiled alone: it has the whole memory, but whenever another token was
+  active before it, its cache must be written again.
+
+Models are invoked at random with given frequencies. After an invocation the same model is
+invoked again with probability ``stickiness``; otherwise the next one is drawn by frequency.
+
+With ``p`` the frequencies, ``s`` the stickiness and ``Q`` the summed frequency of the models
+outside the group, looking back in time from an invocation of model ``i`` gives the probability
+that its cached parameters were wiped since it last ran: ``(1 - s) * (1 - p_i)`` for a model
+compiled alone and ``(1 - s) * Q / (Q + p_i)`` for a member of the group.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from compiler.facts import TILES, WIDE_ROW_BYTES
+from compiler.memory.demand import ModelDemand, ParameterTensor
+from compiler.memory.plan import TileMemory, plan_cache
+
+EXACT_MODELS = 8
+"""Up to this many models the search is exhaustive (with bounds that lose nothing)."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that wants memory.
+
+    Attributes
+    ----------
+    demand:
+        Its parameter tensors.
+    frequency:
+        Relative number of invocations.
+    compute_us:
+        Latency with all its parameters on the chip, microseconds.
+    """
+
+    demand: ModelDemand
+    frequency: float = 1.0
+    compute_us: float = 0.0
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What parameter traffic costs, and how invocations follow each other.
+
+    Attributes
+    ----------
+    us_per_byte:
+        Time to bring one byte of parameters onto the chip.
+    stickiness:
+        Probability that the next invocation is of the same model for other reasons than chance.
+    objective:
+        ``latency``: expected microseconds. ``bytes``: parameter bytes that stay off the chip,
+        weighted by frequency; switching does not count.
+    """
+
+    us_per_byte: float = 1 / 387.0
+    stickiness: float = 0.0
+    objective: str = "latency"
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one model gets in an arrangement.
+
+    Attributes
+    ----------
+    cached_us, uncached_us:
+        Latency when its cache is on the chip, and when it must be written first.
+    reload_probability:
+        Probability that an invocation finds its cache wiped.
+    """
+
+    name: str
+    grouped: bool
+    on_chip: int
+    off_chip: int
+    cached_us: float
+    uncached_us: float
+    reload_probability: float
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """The chosen order.
+
+    Attributes
+    ----------
+    group:
+        Indices of the co-compiled models in command-line order (fewer than two: none are).
+    alone:
+        Indices of the models compiled alone.
+    cost, bound:
+        Value of the objective, and a proven lower bound of any arrangement's.
+    """
+
+    group: tuple[int, ...]
+    alone: tuple[int, ...]
+    cost: float
+    bound: float
+    shares: tuple[Share, ...]
+
+    @property
+    def gap(self) -> float:
+        """Relative distance to the proven bound; 0 means optimal."""
+        return 0.0 if self.cost <= self.bound else (self.cost - self.bound) / self.cost
+
+
+def best_order(candidates: Sequence[Candidate], traffic: Traffic | None = None, *,
+               seconds: float = 10.0) -> Arrangement:
+    """Find the arrangement with the least expected cost.
+
+    Parameters
+    ----------
+    candidates:
+        The models, any number.
+    traffic:
+        Cost of traffic and pattern of invocations.
+    seconds:
+        Time limit of the search beyond :data:`EXACT_MODELS` models; what is best by then is
+        returned together with the proven bound.
+    """
+    search = _Search(candidates, traffic or Traffic())
+    limit = None if len(candidates) <= EXACT_MODELS else time.monotonic() + seconds
+    return search.run(limit)
+
+
+def evaluate(candidates: Sequence[Candidate], group: Sequence[int], traffic: Traffic | None = None) -> Arrangement:
+    """Work out the cost of one arrangement: ``group`` co-compiled in this order, the rest alone."""
+    search = _Search(candidates, traffic or Traffic())
+    return search.arrangement(tuple(group), bound=0.0)
+
+
+class _Search:
+    """Depth-first over groups and their orders; a branch ends when its bound cannot win."""
+
+    def __init__(self, candidates: Sequence[Candidate], traffic: Traffic) -> None:
+        self.candidates = candidates
+        self.traffic = traffic
+        total = sum(c.frequency for c in candidates)
+        self.p = [c.frequency / total for c in candidates]
+        self.sizes = [_bytes(c.demand.tensors) for c in candidates]
+        self.solo = [plan_cache([c.demand]).models[0] for c in candidates]
+        self.best: tuple[float, tuple[int, ...]] = (float("inf"), ())
+        self.proven = float("inf")
+
+    def run(self, limit: float | None) -> Arrangement:
+        """Search all groups, the most promising first."""
+        n = len(self.candidates)
+        groups = [g for size in range(n + 1) if size != 1 for g in combinations(range(n), size)]
+        bounds = sorted((self.group_bound(g), g) for g in groups)
+        open_bound = float("inf")
+        for bound, group in bounds:
+            if bound >= self.best[0]:
+                break
+            if limit is not None and time.monotonic() > limit:
+                open_bound = min(open_bound, bound)
+                break
+            open_bound = min(open_bound, self.orders(group, limit))
+        return self.arrangement(self.best[1], bound=min(self.best[0], open_bound))
+
+    # -- cost of one model ------------------------------------------------------------------
+
+    def reload(self, i: int, group: tuple[int, ...]) -> float:
+        """Probability that an invocation of model i finds its cache wiped."""
+        awake = 1 - self.traffic.stickiness
+        if i not in group:
+            return awake * (1 - self.p[i])
+        outside = 1 - sum(self.p[j] for j in group)
+        return awake * outside / (outside + self.p[i]) if outside > 1e-12 else 0.0
+
+    def cost(self, i: int, group: tuple[int, ...], cached: float, streamed: float) -> float:
+        """Expected cost of model i with so many bytes cached and streamed, weighted by frequency."""
+        if self.traffic.objective == "bytes":
+            return self.p[i] * streamed
+        moved = streamed + self.reload(i, group) * cached
+        return self.p[i] * (self.candidates[i].compute_us + self.traffic.us_per_byte * moved)
+
+    def alone_cost(self, i: int, group: tuple[int, ...]) -> float:
+        """Expected cost of a model compiled alone."""
+        return self.cost(i, group, self.solo[i].used, self.solo[i].streamed)
+
+    # -- bounds -------------------------------------------------------------------------------
+
+    def group_bound(self, group: tuple[int, ...]) -> float:
+        """Return a cost that no order of the group can undercut."""
+        rest = sum(self.alone_cost(i, group) for i in range(len(self.candidates)) if i not in group)
+        staging = min((self.candidates[i].demand.staging_row for i in group), default=0)
+        return rest + self.remaining_bound(group, group, staging * TILES)
+
+    def remaining_bound(self, members: Iterable[int], group: tuple[int, ...], free_rows: int) -> float:
+        """Bound the cost of members that share ``free_rows``: rows could be cut at will.
+
+        A row cached for model i saves at most ``gain_i`` per row; giving rows to the largest
+        gains first is the fractional knapsack, which no whole-layer placement can beat.
+        """
+        cost = 0.0
+        offers: list[tuple[float, int]] = []
+        for i in members:
+            cost += self.cost(i, group, 0, sum(t.streamed_bytes * t.reads for t in self.candidates[i].demand.tensors))
+            offers.extend(self.offers(i, group))
+        for gain, rows in sorted(offers, reverse=True):
+            if gain <= 0 or free_rows <= 0:
+                break
+            taken = min(rows, free_rows)
+            cost -= gain * taken
+            free_rows -= taken
+        return cost
+
+    def offers(self, i: int, group: tuple[int, ...]) -> list[tuple[float, int]]:
+        """Gain per cached row and number of rows, for every cacheable tensor of a model."""
+        found = []
+        empty = self.cost(i, group, 0, 0)
+        for tensor in self.candidates[i].demand.tensors:
+            if tensor.cacheable and tensor.total_rows:
+                saved = self.cost(i, group, 0, tensor.streamed_bytes * tensor.reads) - empty
+                paid = self.cost(i, group, tensor.total_rows * WIDE_ROW_BYTES, 0) - empty
+                found.append(((saved - paid) / tensor.total_rows, tensor.total_rows))
+        return found
+
+    # -- orders of one group --------------------------------------------------------------------
+
+    def orders(self, group: tuple[int, ...], limit: float | None) -> float:
+        """Search the orders of a group; returns the least bound of what was left unsearched."""
+        outside = sum(self.alone_cost(i, group) for i in range(len(self.candidates)) if i not in group)
+        if len(group) < 2:
+            self.offer(outside, ())
+            return float("inf")
+        staging = min(self.candidates[i].demand.staging_row for i in group)
+        return self._extend((), frozenset(group), group, TileMemory(staging), outside, limit)
+
+    def _extend(self, order: tuple[int, ...], left: frozenset[int], group: tuple[int, ...], memory: TileMemory,
+                cost: float, limit: float | None) -> float:
+        if not left:
+            self.offer(cost, order)
+            return float("inf")
+        bound = cost + self.remaining_bound(left, group, memory.free_rows)
+        if bound >= self.best[0]:
+            return float("inf")
+        if limit is not None and time.monotonic() > limit:
+            return bound
+        steps = []
+        for i in sorted(left):
+            after = memory.copy()
+            cached, streamed = _occupy(after, self.candidates[i].demand.tensors)
+            spent = cost + self.cost(i, group, cached, streamed)
+            steps.append((spent + self.remaining_bound(left - {i}, group, after.free_rows), i, after, spent))
+        steps.sort(key=lambda step: step[:2])
+        unsearched = float("inf")
+        for _, i, after, spent in steps:
+            unsearched = min(unsearched, self._extend((*order, i), left - {i}, group, after, spent, limit))
+        return unsearched
+
+    def offer(self, cost: float, order: tuple[int, ...]) -> None:
+        """Keep an arrangement if it is the best so far."""
+        if cost < self.best[0] - 1e-9:
+            self.best = (cost, order)
+
+    # -- result -----------------------------------------------------------------------------------
+
+    def arrangement(self, group: tuple[int, ...], *, bound: float) -> Arrangement:
+        """Describe an arrangement with all its figures."""
+        plans = dict(zip(group, plan_cache([self.candidates[i].demand for i in group]).models, strict=True)
+                     ) if group else {}
+        shares, cost = [], 0.0
+        for i, candidate in enumerate(self.candidates):
+            plan = plans.get(i, self.solo[i])
+            cost += self.cost(i, group, plan.used, plan.streamed)
+            warm = candidate.compute_us + self.traffic.us_per_byte * plan.streamed
+            shares.append(Share(candidate.demand.name, i in plans, plan.used, plan.streamed, warm,
+                                warm + self.traffic.us_per_byte * plan.used, self.reload(i, group)))
+        alone = tuple(i for i in range(len(self.candidates)) if i not in group)
+        return Arrangement(group, alone, cost, min(bound, cost), tuple(shares))
+
+
+def _bytes(tensors: Sequence[ParameterTensor]) -> int:
+    return sum(t.streamed_bytes for t in tensors)
+
+
+def _occupy(memory: TileMemory, tensors: Sequence[ParameterTensor]) -> tuple[int, int]:
+    """Place a model; returns its cached bytes (whole rows) and streamed bytes."""
+    pieces = memory.place(tensors)
+    cached = sum(p.rows for placed in pieces for p in placed) * WIDE_ROW_BYTES
+    streamed = sum(t.streamed_bytes * t.reads for t, placed in zip(tensors, pieces, strict=True) if not placed)
+    return cached, streamed
+
