@@ -22,7 +22,7 @@ class InventoryError(DeviceError):
     """The inventory file, or an entry of it, does not make sense."""
 
 
-class UnknownDevice(InventoryError):
+class UnknownDeviceError(InventoryError):
     """No device of that name is in the inventory.
 
     Attributes
@@ -39,7 +39,7 @@ class UnknownDevice(InventoryError):
         )
 
 
-class DuplicateDevice(InventoryError):
+class DuplicateDeviceError(InventoryError):
     """A device of that name is in the inventory already."""
 
     def __init__(self, name: str) -> None:
@@ -52,23 +52,23 @@ class DuplicateDevice(InventoryError):
 # --- reaching the device -------------------------------------------------------------------------------------------
 
 
-class HostUnreachable(DeviceError):
+class HostUnreachableError(DeviceError):
     """No connection to the host: no such name, refused, or no route."""
 
 
-class UnknownHostKey(DeviceError):
+class UnknownHostKeyError(DeviceError):
     """The host is not in any known_hosts file, so it could be anyone."""
 
 
-class HostKeyChanged(DeviceError):
+class HostKeyChangedError(DeviceError):
     """The host shows another key than the one in known_hosts."""
 
 
-class AuthenticationFailed(DeviceError):
+class AuthenticationFailedError(DeviceError):
     """The host does not let us in."""
 
 
-class DeviceTimeout(DeviceError):
+class DeviceTimeoutError(DeviceError):
     """No answer in time."""
 
     def __init__(self, where: str, what: str, seconds: float, *, advice: str = "") -> None:
@@ -79,7 +79,7 @@ class DeviceTimeout(DeviceError):
         )
 
 
-class ConnectionLost(DeviceError):
+class ConnectionLostError(DeviceError):
     """The connection broke while something was under way."""
 
     def __init__(self, where: str, what: str, detail: str = "") -> None:
@@ -90,7 +90,7 @@ class ConnectionLost(DeviceError):
         )
 
 
-class RemoteCommandFailed(DeviceError):
+class RemoteCommandFailedError(DeviceError):
     """A command on the device ended with a status other than 0."""
 
     def __init__(self, where: str, command: str, status: int, stderr: str) -> None:
@@ -112,11 +112,11 @@ class RemoteFileError(DeviceError):
 # --- the agent and the runtime -------------------------------------------------------------------------------------
 
 
-class PythonMissing(DeviceError):
+class PythonMissingError(DeviceError):
     """The device has no python3, or one that is too old for the agent."""
 
 
-class AgentFailure(DeviceError):
+class AgentError(DeviceError):
     """The agent on the device answered with an error, or not in its protocol.
 
     Attributes
@@ -130,19 +130,19 @@ class AgentFailure(DeviceError):
         super().__init__(message, advice=advice)
 
 
-class RuntimeLibraryMissing(AgentFailure):
+class RuntimeLibraryMissingError(AgentError):
     """The device has no usable libedgetpu."""
 
 
-class InterpreterMissing(AgentFailure):
+class InterpreterMissingError(AgentError):
     """The device has none of pycoral, tflite_runtime and ai_edge_litert."""
 
 
-class NoEdgeTpu(AgentFailure):
+class NoEdgeTpuError(AgentError):
     """The device has no Edge TPU, or not the one asked for, or it cannot be opened."""
 
 
-class RuntimeTooOld(DeviceError):
+class RuntimeTooOldError(DeviceError):
     """A package needs a newer Edge TPU runtime than the device has.
 
     The sentence is the runtime's own.
@@ -158,7 +158,8 @@ class RuntimeTooOld(DeviceError):
         self.offered = offered
         super().__init__(
             f"Package requires runtime version ({required}), which is newer than this runtime version ({offered}).",
-            advice=f"Update libedgetpu on {where}, or compile with --min_runtime_version {offered} if the model allows it.",
+            advice=f"Update libedgetpu on {where}, or compile with --min_runtime_version {offered} "
+            "if the model's operators allow it.",
         )
 
 
@@ -173,7 +174,7 @@ class ReleaseError(DeviceError):
     """A release cannot be made, found or switched to."""
 
 
-class UploadInterrupted(ReleaseError):
+class UploadInterruptedError(ReleaseError):
     """The connection broke, or stalled, before the new release was in place."""
 
     def __init__(self, where: str, what: str, running: str, cause: str) -> None:
@@ -184,7 +185,7 @@ class UploadInterrupted(ReleaseError):
         )
 
 
-class ChecksumMismatch(ReleaseError):
+class ChecksumMismatchError(ReleaseError):
     """What arrived on the device is not what was sent."""
 
     def __init__(self, where: str, path: str, expected: str, found: str) -> None:
@@ -194,19 +195,19 @@ class ChecksumMismatch(ReleaseError):
         )
 
 
-class SmokeTestFailed(ReleaseError):
+class SmokeTestFailedError(ReleaseError):
     """The new release ran on the device and gave other numbers than the host, or did not run at all."""
 
 
-class DeployInProgress(ReleaseError):
+class DeployInProgressError(ReleaseError):
     """Someone else is deploying the same model to the same device."""
 
 
-class NoPreviousRelease(ReleaseError):
+class NoPreviousReleaseError(ReleaseError):
     """There is nothing to go back to."""
 
 
-class UnknownRelease(ReleaseError):
+class UnknownReleaseError(ReleaseError):
     """No release of that model or number is on the device."""
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from compiler.facts import RUNTIME_VERSION_CURRENT, RUNTIME_VERSION_LOWEST
-from deploy.errors import DuplicateDevice, InventoryError, UnknownDevice
+from deploy.errors import DuplicateDeviceError, InventoryError, UnknownDeviceError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -262,18 +262,18 @@ class Inventory:
         return {name: device_from_table(name, table) for name, table in tables.items()}
 
     def get(self, name: str) -> Device:
-        """Return the device of that name; :class:`UnknownDevice` lists the known ones."""
+        """Return the device of that name; :class:`UnknownDeviceError` lists the known ones."""
         devices = self.devices()
         if name not in devices:
-            raise UnknownDevice(name, devices)
+            raise UnknownDeviceError(name, devices)
         return devices[name]
 
     def add(self, device: Device) -> None:
-        """Add a device; :class:`DuplicateDevice` when its name is taken."""
+        """Add a device; :class:`DuplicateDeviceError` when its name is taken."""
 
         def change(devices: dict[str, Device]) -> None:
             if device.name in devices:
-                raise DuplicateDevice(device.name)
+                raise DuplicateDeviceError(device.name)
             devices[device.name] = device
 
         self._change(change)
@@ -283,7 +283,7 @@ class Inventory:
 
         def change(devices: dict[str, Device]) -> Device:
             if name not in devices:
-                raise UnknownDevice(name, devices)
+                raise UnknownDeviceError(name, devices)
             return devices.pop(name)
 
         return self._change(change)

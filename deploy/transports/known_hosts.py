@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.errors import HostKeyChanged, UnknownHostKey
+from deploy.errors import HostKeyChangedError, UnknownHostKeyError
 
 if TYPE_CHECKING:
     from paramiko import HostKeys, PKey
@@ -56,9 +56,9 @@ class KnownHosts:
 
         Raises
         ------
-        UnknownHostKey
+        UnknownHostKeyError
             The host is in no file.
-        HostKeyChanged
+        HostKeyChangedError
             It is, with other keys.
         """
         known = self._keys.lookup(entry)
@@ -68,18 +68,18 @@ class KnownHosts:
         if trusted is None or trusted.asbytes() != key.asbytes():
             raise self._changed(where, entry, key)
 
-    def _unknown(self, where: str, host: str, port: int, entry: str, key: PKey) -> UnknownHostKey:
+    def _unknown(self, where: str, host: str, port: int, entry: str, key: PKey) -> UnknownHostKeyError:
         option = "" if port == 22 else f" -p {port}"
-        return UnknownHostKey(
+        return UnknownHostKeyError(
             f"{where} is unknown: no key for {entry} in known_hosts; it shows {key.get_name()} {fingerprint(key)}.",
             advice=f"Compare that fingerprint with the device's own, then add it: "
             f"`ssh-keyscan{option} {host} >> {self._files[0]}` (or connect once with `ssh{option} {host}`).",
         )
 
-    def _changed(self, where: str, entry: str, key: PKey) -> HostKeyChanged:
-        return HostKeyChanged(
+    def _changed(self, where: str, entry: str, key: PKey) -> HostKeyChangedError:
+        return HostKeyChangedError(
             f"the host key of {where} has CHANGED: it shows {key.get_name()} {fingerprint(key)}, "
             f"known_hosts has another key for {entry}.",
-            advice="Someone may be in between. Only if you know why it changed (board flashed anew), forget the old key: "
-            f"`ssh-keygen -f {self._files[0]} -R '{entry}'`.",
+            advice="Someone may be in between. Only if you know why it changed (board flashed anew), "
+            f"forget the old key: `ssh-keygen -f {self._files[0]} -R '{entry}'`.",
         )

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from deploy.errors import AgentFailure, ConnectionLost, DeviceTimeout, RemoteFileError
+from deploy.errors import AgentError, ConnectionLostError, DeviceTimeoutError, RemoteFileError
 from deploy.transports.transport import CommandResult, Progress, RemoteProcess, Transport, copy_stream
 
 
@@ -36,7 +36,7 @@ class LocalProcess(RemoteProcess):
             )
         except OSError as error:
             self._stderr.close()
-            raise AgentFailure(f"cannot start {command[0]} on {where}: {error.strerror}.") from error
+            raise AgentError(f"cannot start {command[0]} on {where}: {error.strerror}.") from error
 
     def write(self, data: bytes) -> None:
         """Send all of `data`."""
@@ -46,14 +46,14 @@ class LocalProcess(RemoteProcess):
             while view:
                 view = view[self._process.stdin.write(view) or 0 :]
         except OSError as error:
-            raise ConnectionLost(self._where, "sending a request", self.stderr_tail()) from error
+            raise ConnectionLostError(self._where, "sending a request", self.stderr_tail()) from error
 
     def read(self, size: int, deadline: float) -> bytes:
         """Return 1..`size` bytes, or ``b""`` at the end of the stream."""
         assert self._process.stdout is not None
         left = deadline - time.monotonic()
         if not select.select([self._process.stdout], [], [], max(left, 0.0))[0]:
-            raise DeviceTimeout(self._where, "waiting for the agent", round(time.monotonic() - self._started, 1))
+            raise DeviceTimeoutError(self._where, "waiting for the agent", round(time.monotonic() - self._started, 1))
         return self._process.stdout.read(size) or b""
 
     def stderr_tail(self) -> str:
@@ -102,7 +102,7 @@ class LocalTransport(Transport):
                 list(command), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
             )
         except subprocess.TimeoutExpired as error:
-            raise DeviceTimeout(self.where, f"running `{text}`", timeout) from error
+            raise DeviceTimeoutError(self.where, f"running `{text}`", timeout) from error
         except OSError as error:
             return CommandResult(text, 127, b"", f"{command[0]}: {error.strerror}".encode())
         return CommandResult(text, done.returncode, done.stdout, done.stderr)

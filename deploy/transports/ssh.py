@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.errors import ConnectionLost, DeviceTimeout, RemoteFileError
+from deploy.errors import ConnectionLostError, DeviceTimeoutError, RemoteFileError
 from deploy.inventory import SshDevice
 from deploy.transports.ssh_config import resolve
 from deploy.transports.ssh_connect import Connector
@@ -39,7 +39,7 @@ class SshProcess(RemoteProcess):
         try:
             self._channel.sendall(data)
         except OSError as error:
-            raise ConnectionLost(self._where, "sending a request", str(error) or self.stderr_tail()) from error
+            raise ConnectionLostError(self._where, "sending a request", str(error) or self.stderr_tail()) from error
 
     def read(self, size: int, deadline: float) -> bytes:
         """Return 1..`size` bytes, or ``b""`` at the end of the stream."""
@@ -50,7 +50,7 @@ class SshProcess(RemoteProcess):
             return self._channel.recv(size)
         except TimeoutError as error:
             waited = round(time.monotonic() - self._started, 1)
-            raise DeviceTimeout(self._where, "waiting for the agent", waited) from error
+            raise DeviceTimeoutError(self._where, "waiting for the agent", waited) from error
 
     def stderr_tail(self) -> str:
         """Return the last lines that the program wrote to its standard error."""
@@ -80,7 +80,7 @@ class SshTransport(Transport):
 
     Raises
     ------
-    HostUnreachable, DeviceTimeout, UnknownHostKey, HostKeyChanged, AuthenticationFailed
+    HostUnreachableError, DeviceTimeoutError, UnknownHostKeyError, HostKeyChangedError, AuthenticationFailedError
     """
 
     def __init__(self, device: SshDevice, *, timeout: float = 10.0, config_file: Path | None = None) -> None:
@@ -113,13 +113,13 @@ class SshTransport(Transport):
             stderr = channel.makefile_stderr("rb").read()
             status = channel.recv_exit_status()
         except TimeoutError as error:
-            raise DeviceTimeout(self.where, f"running `{text}`", timeout) from error
+            raise DeviceTimeoutError(self.where, f"running `{text}`", timeout) from error
         except OSError as error:
-            raise ConnectionLost(self.where, f"running `{text}`", str(error)) from error
+            raise ConnectionLostError(self.where, f"running `{text}`", str(error)) from error
         finally:
             channel.close()
         if status == -1:
-            raise ConnectionLost(self.where, f"running `{text}`")
+            raise ConnectionLostError(self.where, f"running `{text}`")
         return CommandResult(text, status, stdout, stderr)
 
     def open_process(self, command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> RemoteProcess:
@@ -213,7 +213,7 @@ class SshTransport(Transport):
         if self._sftp_client is None:
             client = self._connection.open_sftp_client()
             if client is None:
-                raise ConnectionLost(self.where, "starting sftp")
+                raise ConnectionLostError(self.where, "starting sftp")
             channel = client.get_channel()
             if channel is not None:
                 channel.settimeout(self._timeout)
@@ -228,9 +228,9 @@ class SshTransport(Transport):
             channel.settimeout(self._timeout)
             channel.exec_command(command)
         except TimeoutError as error:
-            raise DeviceTimeout(self.where, f"starting `{command}`", self._timeout) from error
+            raise DeviceTimeoutError(self.where, f"starting `{command}`", self._timeout) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise ConnectionLost(self.where, f"starting `{command}`", str(error)) from error
+            raise ConnectionLostError(self.where, f"starting `{command}`", str(error)) from error
         return channel
 
     @contextlib.contextmanager
@@ -241,11 +241,11 @@ class SshTransport(Transport):
         try:
             yield
         except TimeoutError as error:
-            raise DeviceTimeout(self.where, f"trying to {action} {path}", self._timeout) from error
+            raise DeviceTimeoutError(self.where, f"trying to {action} {path}", self._timeout) from error
         except (paramiko.SSHException, EOFError) as error:
-            raise ConnectionLost(self.where, f"trying to {action} {path}", str(error)) from error
+            raise ConnectionLostError(self.where, f"trying to {action} {path}", str(error)) from error
         except OSError as error:
             if not self._connection.is_active():
-                raise ConnectionLost(self.where, f"trying to {action} {path}", str(error)) from error
+                raise ConnectionLostError(self.where, f"trying to {action} {path}", str(error)) from error
             reason = error.strerror or str(error) or type(error).__name__
             raise RemoteFileError(self.where, action, path, reason) from error

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.errors import HostUnreachable
+from deploy.errors import HostUnreachableError
 from deploy.inventory import SshDevice
 
 _USER_KNOWN_HOSTS = "~/.ssh/known_hosts ~/.ssh/known_hosts2"
@@ -77,7 +77,7 @@ def _lookup(host: str, path: Path) -> Mapping[str, str]:
     try:
         found = paramiko.SSHConfig.from_path(str(path)).lookup(host)
     except (paramiko.SSHException, OSError, UnicodeDecodeError) as error:
-        raise HostUnreachable(
+        raise HostUnreachableError(
             f"cannot read {path}: {error}.", advice="Correct the file; `ssh -G` shows what it says."
         ) from error
     return {key: "\n".join(value) if isinstance(value, list) else str(value) for key, value in found.items()}

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy.errors import AuthenticationFailed, ConnectionLost, DeviceTimeout, HostUnreachable
+from deploy.errors import AuthenticationFailedError, ConnectionLostError, DeviceTimeoutError, HostUnreachableError
 from deploy.transports.known_hosts import KnownHosts, entry_name
 from deploy.transports.ssh_config import SshRoute, resolve_host
 
@@ -57,7 +57,7 @@ class Connector:
             known.verify(self._where, route.host, route.port, entry, connection.get_remote_server_key())
             self._log_in(connection, route)
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise ConnectionLost(self._where, "connecting", str(error)) from error
+            raise ConnectionLostError(self._where, "connecting", str(error)) from error
         return connection
 
     def close(self) -> None:
@@ -71,8 +71,8 @@ class Connector:
             raise self._too_late(what)
         return left
 
-    def _too_late(self, what: str) -> DeviceTimeout:
-        return DeviceTimeout(self._where, what, self._timeout)
+    def _too_late(self, what: str) -> DeviceTimeoutError:
+        return DeviceTimeoutError(self._where, what, self._timeout)
 
     # --- the way there ---------------------------------------------------------------------------------------------
 
@@ -88,12 +88,12 @@ class Connector:
         except TimeoutError as error:
             raise self._too_late("connecting") from error
         except socket.gaierror as error:
-            raise HostUnreachable(
+            raise HostUnreachableError(
                 f"cannot reach {self._where}: the name {route.host!r} cannot be resolved.",
                 advice="Check the spelling and the network, or add the host to ~/.ssh/config.",
             ) from error
         except OSError as error:
-            raise HostUnreachable(
+            raise HostUnreachableError(
                 f"cannot reach {self._where}: port {route.port} of {route.host}: {error.strerror or error}.",
                 advice="Check that the device is on the network and that its ssh server runs.",
             ) from error
@@ -101,7 +101,7 @@ class Connector:
     def _tunnel(self, route: SshRoute, depth: int) -> paramiko.Channel:
         """Reach the host through the last of its jump hosts, and that one through those before it."""
         if depth >= _MOST_JUMPS:
-            raise HostUnreachable(
+            raise HostUnreachableError(
                 f"cannot reach {self._where}: more than {_MOST_JUMPS} jump hosts.",
                 advice="Check ProxyJump in ~/.ssh/config for a circle.",
             )
@@ -127,7 +127,7 @@ class Connector:
         if connection.is_active():
             return
         error = connection.get_exception()
-        raise HostUnreachable(
+        raise HostUnreachableError(
             f"{self._where}: port {route.port} of {route.host} does not speak ssh as we do: "
             f"{error or 'the connection was closed'}.",
             advice="Check host and port; `ssh -v` shows the greeting.",
@@ -158,12 +158,14 @@ class Connector:
                 break
         raise self._not_let_in(route, tried, unusable, reason)
 
-    def _not_let_in(self, route: SshRoute, tried: list[str], unusable: list[str], reason: str) -> AuthenticationFailed:
+    def _not_let_in(
+        self, route: SshRoute, tried: list[str], unusable: list[str], reason: str
+    ) -> AuthenticationFailedError:
         facts = [f"keys tried: {', '.join(tried) or 'none'}"]
         facts += [f"not usable: {', '.join(unusable)}"] if unusable else []
         facts += [reason] if reason else []
         port = "" if route.port == 22 else f" -p {route.port}"
-        return AuthenticationFailed(
+        return AuthenticationFailedError(
             f"{self._where} does not let user {route.user!r} in ({'; '.join(facts)}).",
             advice=f"Put your public key there: `ssh-copy-id{port} {route.user}@{route.host}`, or name the right "
             "key with --identity-file; a key with a passphrase must be in the key agent (`ssh-add`).",

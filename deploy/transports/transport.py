@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from deploy.errors import RemoteCommandFailed
+from deploy.errors import RemoteCommandFailedError
 
 Progress = Callable[[int, int], None]
 """Called with (bytes sent, bytes in all) while something is uploaded."""
@@ -34,7 +34,7 @@ class RemoteProcess(ABC):
 
     @abstractmethod
     def write(self, data: bytes) -> None:
-        """Send all of `data`; :class:`ConnectionLost` when nobody is there to take it."""
+        """Send all of `data`; :class:`ConnectionLostError` when nobody is there to take it."""
 
     @abstractmethod
     def read(self, size: int, deadline: float) -> bytes:
@@ -43,7 +43,7 @@ class RemoteProcess(ABC):
         Parameters
         ----------
         deadline:
-            On the clock of :func:`time.monotonic`; after it :class:`DeviceTimeout` is raised.
+            On the clock of :func:`time.monotonic`; after it :class:`DeviceTimeoutError` is raised.
         """
 
     @abstractmethod
@@ -91,14 +91,14 @@ class Transport(ABC):
 
         Raises
         ------
-        DeviceTimeout, ConnectionLost
+        DeviceTimeoutError, ConnectionLostError
         """
 
     def check(self, command: Sequence[str], *, timeout: float = 30.0) -> bytes:
-        """Run a command, return its output; :class:`RemoteCommandFailed` unless its status is 0."""
+        """Run a command, return its output; :class:`RemoteCommandFailedError` unless its status is 0."""
         result = self.run(command, timeout=timeout)
         if result.status != 0:
-            raise RemoteCommandFailed(
+            raise RemoteCommandFailedError(
                 self.where, result.command, result.status, result.stderr.decode("utf-8", "replace")
             )
         return result.stdout
