@@ -538,7 +538,7 @@ def _unforeseen(error: Exception) -> Dict[str, Any]:
     """Return the answer for an exception: our own errors carry message and advice, others only their text."""
     message = getattr(error, "message", "") or "{}: {}".format(type(error).__name__, error)
     too_old = _TOO_OLD.search(message)
-    answer = {"code": "failed", "message": message, "advice": getattr(error, "advice", "")}  # type: Dict[str, Any]
+    answer = {"code": getattr(error, "code", "failed"), "message": message, "advice": getattr(error, "advice", "")}  # type: Dict[str, Any]
     if too_old:
         answer.update(code="runtime_too_old", required=int(too_old.group(1)), offered=int(too_old.group(2)))
     return answer

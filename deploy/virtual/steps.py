@@ -1,0 +1,111 @@
+"""A compiled model as a sequence of steps: operators of the Edge TPU, and runs of CPU operators between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+
+import numpy.typing as npt
+
+from compiler.facts import CUSTOM_OPERATOR
+from compiler.graph import Graph, Model, Operator, serialize_model
+from compiler.graph.interpreter import TfliteModel
+from compiler.package import Package, decode_output, encode_input, packages_of
+from deploy.virtual.tpu import VirtualTpu
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TpuStep:
+    """One custom operator and the package in it."""
+
+    graph: Graph
+    operator: Operator
+    package: Package
+
+    @property
+    def title(self) -> str:
+        """How messages call the step."""
+        return self.operator.title
+
+    def run(self, tpu: VirtualTpu, values: dict[int, Array]) -> float:
+        """Run on an Edge TPU, add the results to `values`, return the simulated microseconds."""
+        executable = self.package.execution
+        indices = {self.graph.tensors[index].name: index for index in (*self.operator.inputs, *self.operator.outputs)}
+        inputs = {layer.name: encode_input(layer, values[indices[layer.name]]) for layer in executable.inputs}
+        run = tpu.invoke(self.package, inputs)
+        for layer in executable.outputs:
+            tensor = self.graph.tensors[indices[layer.name]]
+            values[tensor.index] = decode_output(layer, run.outputs[layer.name]).reshape(tensor.shape)
+        return run.device_us
+
+
+@dataclass(frozen=True)
+class CpuStep:
+    """Neighbouring CPU operators as a model of their own.
+
+    Attributes
+    ----------
+    inputs, outputs:
+        Tensor indices of the whole graph.
+    """
+
+    model: Model
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def title(self) -> str:
+        """How messages call the step."""
+        return f"the CPU part from {self.model.main.operators[0].title}"
+
+    @cached_property
+    def _interpreter(self) -> TfliteModel:
+        return TfliteModel(serialize_model(self.model))
+
+    def run(self, values: dict[int, Array]) -> None:
+        """Run in the TensorFlow Lite interpreter and add the results to `values`."""
+        results = self._interpreter.run([values[index] for index in self.inputs])
+        values.update(zip(self.outputs, results, strict=True))
+
+
+Step = TpuStep | CpuStep
+
+
+def steps_of(model: Model) -> tuple[Step, ...]:
+    """Cut a model into steps, in execution order.
+
+    Raises
+    ------
+    PackageError
+        A package is damaged.
+    """
+    return tuple(_steps(model))
+
+
+def _steps(model: Model) -> Iterator[Step]:
+    packages = packages_of(model)
+    graph = model.main
+    for on_tpu, group in groupby(graph.operators, key=lambda op: op.custom_name == CUSTOM_OPERATOR):
+        operators = tuple(group)
+        if on_tpu:
+            yield from (TpuStep(graph, operator, packages[operator.index]) for operator in operators)
+        else:
+            yield _cpu_step(model, operators)
+
+
+def _cpu_step(model: Model, operators: Sequence[Operator]) -> CpuStep:
+    graph = model.main
+    mine = {op.index for op in operators}
+    produced = {index for op in operators for index in op.outputs}
+    reads = dict.fromkeys(index for op in operators for index in op.inputs if index >= 0)
+    inputs = tuple(i for i in reads if i not in produced and not graph.tensors[i].is_constant)
+    wanted = set(graph.outputs)
+    wanted.update(i for op in graph.operators if op.index not in mine for i in op.inputs)
+    outputs = tuple(sorted(produced & wanted))
+    part = Graph(graph.name, graph.tensors, tuple(operators), inputs, outputs)
+    return CpuStep(replace(model, graphs=(part, *model.graphs[1:])), inputs, outputs)

@@ -1,0 +1,158 @@
+"""One simulated Edge TPU with the state that the real runtime keeps for it.
+
+The runtime's rule for the parameter cache: each package has a caching token. When it is that
+of the data on the chip, the data stay, and a member of a co-compiled set that has not written
+its own yet adds them; when it is another, the chip is wiped and written anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from compiler.package import Executable, Package
+from deploy.errors import RuntimeTooOldError
+from deploy.virtual.bus import CLOCK_MEGAHERTZ, Bus
+
+
+class SimulatedRun(Protocol):
+    """Result of one executable on the chip simulator."""
+
+    @property
+    def outputs(self) -> Mapping[str, bytes]:
+        """Host buffers by layer name, as the chip writes them."""
+
+    @property
+    def cycles(self) -> int:
+        """Clock cycles of the chip."""
+
+
+class Simulator(Protocol):
+    """What is needed of the chip simulator: memories that outlast a run."""
+
+    def run(self, executable: Executable, inputs: Mapping[str, bytes]) -> SimulatedRun:
+        """Run an executable on host buffers by layer name, as the chip reads them."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What a simulated Edge TPU has done since it was switched on.
+
+    Attributes
+    ----------
+    cache_writes:
+        Runs of a parameter-caching executable.
+    wipes:
+        Times that the token changed while something was cached.
+    invocations:
+        Inferences.
+    """
+
+    cache_writes: int = 0
+    wipes: int = 0
+    invocations: int = 0
+
+
+@dataclass(frozen=True)
+class TpuRun:
+    """One inference.
+
+    Attributes
+    ----------
+    outputs:
+        Host buffers by layer name, as the chip writes them.
+    device_us:
+        Simulated microseconds on chip and bus, writing the cache included.
+    wrote_parameters:
+        Whether the parameter cache had to be written first.
+    """
+
+    outputs: Mapping[str, bytes]
+    device_us: float
+    wrote_parameters: bool
+
+
+class VirtualTpu:
+    """A simulated Edge TPU.
+
+    Parameters
+    ----------
+    runtime_version:
+        The runtime refuses packages that need a newer one.
+    simulator:
+        Makes a chip with empty memories.
+    """
+
+    def __init__(self, runtime_version: int, bus: Bus, simulator: Callable[[], Simulator]) -> None:
+        self.runtime_version = runtime_version
+        self.bus = bus
+        self._switch_on = simulator
+        self._chip = simulator()
+        self._token = 0
+        self._cached: dict[int, Package] = {}
+        self._writes = self._wipes = self._invocations = 0
+
+    @property
+    def counters(self) -> Counters:
+        """What it has done so far."""
+        return Counters(self._writes, self._wipes, self._invocations)
+
+    def check(self, package: Package) -> None:
+        """Refuse a package that needs a newer runtime, in the runtime's words: :class:`RuntimeTooOldError`."""
+        if package.min_runtime_version > self.runtime_version:
+            raise RuntimeTooOldError(package.min_runtime_version, self.runtime_version)
+
+    def invoke(self, package: Package, inputs: Mapping[str, bytes]) -> TpuRun:
+        """Run one inference.
+
+        Parameters
+        ----------
+        package:
+            The same object for all inferences of a loaded model.
+        inputs:
+            Host buffers by layer name, as the chip reads them.
+        """
+        self.check(package)
+        caching = self._prepare(package)
+        micros = self._write_cache(caching) if caching else 0.0
+        outputs, execution_us = self._execute(package.execution, inputs)
+        self._invocations += 1
+        return TpuRun(outputs, micros + execution_us, caching is not None)
+
+    def _prepare(self, package: Package) -> Executable | None:
+        """Bring the cache's books in order; return the executable that must fill it first, if one must."""
+        token = package.execution.token
+        caching = package.caching
+        if caching is None or token == 0 or token != self._token:
+            self._wipe(token if caching else 0)
+        if caching is None or id(package) in self._cached:
+            return None
+        self._cached[id(package)] = package
+        return caching
+
+    def _wipe(self, token: int) -> None:
+        """Forget all that is cached. A stand-alone program uses the same memory, so it has this effect too."""
+        if self._cached:
+            self._wipes += 1
+            self._chip = self._switch_on()
+        self._cached = {}
+        self._token = token
+
+    def _write_cache(self, executable: Executable) -> float:
+        _, micros = self._execute(executable, {})
+        self._writes += 1
+        return micros
+
+    def _execute(self, executable: Executable, inputs: Mapping[str, bytes]) -> tuple[Mapping[str, bytes], float]:
+        """Run an executable. Parameters stream in while the chip computes; activations go before and after."""
+        run = self._chip.run(executable, inputs)
+        instructions = sum(len(chunk.data) for chunk in executable.chunks)
+        activations = sum(map(len, inputs.values())) + sum(map(len, run.outputs.values()))
+        streaming = self.bus.transfer_us(len(executable.parameters))
+        micros = (
+            self.bus.overhead_us
+            + self.bus.transfer_us(instructions + activations)
+            + max(streaming, run.cycles / CLOCK_MEGAHERTZ)
+        )
+        return run.outputs, micros
