@@ -65,6 +65,8 @@ class SshDevice:
         Private key; empty means those of ``~/.ssh/config``, the key agent and ``~/.ssh/id_*``.
     root:
         Folder on the device for agent and releases.
+    python:
+        Python there; another than ``python3`` where the interpreter for models lives in a virtual environment.
     """
 
     kind: ClassVar[str] = "ssh"
@@ -73,6 +75,7 @@ class SshDevice:
     port: int = 0
     identity_file: str = ""
     root: str = DEFAULT_ROOT
+    python: str = "python3"
 
     def __post_init__(self) -> None:
         _check_name(self.name)

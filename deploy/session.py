@@ -31,7 +31,7 @@ class DeviceSession:
         self.transport = transport
         try:
             # our own interpreter where the device is this machine: it has the packages that the simulator needs
-            python = "python3" if isinstance(device, SshDevice) else sys.executable
+            python = device.python if isinstance(device, SshDevice) else sys.executable
             self.agent = AgentClient(transport, python=python, environment=agent_environment(device))
         except BaseException:
             transport.close()

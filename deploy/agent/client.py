@@ -286,9 +286,12 @@ class AgentClient:
         self, verb: str, blobs: Sequence[bytes] = (), *, timeout: float | None = None, **arguments: Any
     ) -> tuple[dict[str, Any], list[bytes]]:
         self._process.write(etpu_agent.pack_message({"verb": verb, **arguments}, list(blobs)))
-        deadline = time.monotonic() + (timeout or self._timeout)
+        limit = timeout or self._timeout
+        deadline = time.monotonic() + limit
         try:
             answer, out = etpu_agent.read_message(lambda size: self._read_exactly(size, deadline, verb))
+        except TimeoutError as error:
+            raise DeviceTimeoutError(self._where, f"waiting for the answer to {verb}", limit) from error
         except (ValueError, struct.error) as error:
             raise AgentError(f"{self._where}: the agent's answer to {verb} makes no sense: {error}.") from error
         self._last = time.monotonic()
@@ -310,7 +313,10 @@ class AgentClient:
         deadline = time.monotonic() + self._timeout
         seen = b""
         while not seen.endswith(etpu_agent.GREETING):
-            block = self._process.read(1, deadline)
+            try:
+                block = self._process.read(1, deadline)
+            except TimeoutError as error:
+                raise DeviceTimeoutError(self._where, "waiting for the agent to start", self._timeout) from error
             seen += block
             if not block or len(seen) > _GREETING_SEARCHED:
                 said = (self._process.stderr_tail() or seen.decode("utf-8", "replace")).strip()

@@ -49,8 +49,8 @@ def resolve_host(
     options = _lookup(host, config_file or Path("~/.ssh/config").expanduser())
     proxy = options.get("proxycommand", "")
     jump = options.get("proxyjump", "")
-    files = [Path(identity).expanduser()] if identity else []
-    files += [Path(path).expanduser() for path in options.get("identityfile", "").split("\n") if path]
+    # a key that the device's record names is the only one tried
+    named = [identity] if identity else options.get("identityfile", "").split("\n")
     known = (
         options.get("userknownhostsfile", _USER_KNOWN_HOSTS),
         options.get("globalknownhostsfile", _GLOBAL_KNOWN_HOSTS),
@@ -59,7 +59,7 @@ def resolve_host(
         host=options.get("hostname", host),
         port=port or int(options.get("port", "22")),
         user=user or options.get("user", "") or getpass.getuser(),
-        identity_files=tuple(dict.fromkeys(files)),
+        identity_files=tuple(Path(path).expanduser() for path in dict.fromkeys(named) if path),
         identities_only=bool(identity) or options.get("identitiesonly", "no").lower() == "yes",
         known_hosts=tuple(Path(name).expanduser() for names in known for name in shlex.split(names)),
         host_key_alias=options.get("hostkeyalias", ""),

@@ -43,7 +43,7 @@ class RemoteProcess(ABC):
         Parameters
         ----------
         deadline:
-            On the clock of :func:`time.monotonic`; after it :class:`DeviceTimeoutError` is raised.
+            On the clock of :func:`time.monotonic`; after it :class:`TimeoutError` is raised.
         """
 
     @abstractmethod

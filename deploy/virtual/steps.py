@@ -108,4 +108,5 @@ def _cpu_step(model: Model, operators: Sequence[Operator]) -> CpuStep:
     wanted.update(i for op in graph.operators if op.index not in mine for i in op.inputs)
     outputs = tuple(sorted(produced & wanted))
     part = Graph(graph.name, graph.tensors, tuple(operators), inputs, outputs)
-    return CpuStep(replace(model, graphs=(part, *model.graphs[1:])), inputs, outputs)
+    # signatures (in raw) name the tensors of the whole graph
+    return CpuStep(replace(model, graphs=(part, *model.graphs[1:]), metadata=(), raw=None), inputs, outputs)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import ast
+import json
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy.agent import etpu_agent
+from deploy.agent.client import AgentClient, upload_agent
+from deploy.errors import AgentError, ConnectionLostError, DeviceTimeoutError, RuntimeLibraryMissingError
+from deploy.inventory import LocalDevice
+from deploy.session import DeviceSession, connect
+from deploy.transports.local import LocalTransport
+
+AGENT = Path(etpu_agent.__file__)
+
+
+def test_agent_is_python_3_7() -> None:
+    tree = ast.parse(AGENT.read_text(), feature_version=(3, 7))
+    imported = {
+        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name).split(".")[0]  # type: ignore[union-attr]
+        for node in tree.body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    }
+    assert imported <= set(sys.stdlib_module_names)
+
+
+def test_messages_keep_blobs() -> None:
+    data = etpu_agent.pack_message({"verb": "x", "n": 1}, [b"", b"abc"])
+    at = 0
+
+    def read(size: int) -> bytes:
+        nonlocal at
+        at += size
+        return data[at - size : at]
+
+    message, blobs = etpu_agent.read_message(read)
+    assert (message["verb"], message["n"], blobs) == ("x", 1, [b"", b"abc"])
+    assert at == len(data)
+
+
+def test_agent_runs_alone_and_guards_its_output() -> None:
+    """In a bare interpreter, isolated from the project; output of libraries must not reach the conversation."""
+    program = f"exec(compile(open({str(AGENT)!r}).read(), 'agent', 'exec'), {{'__name__': 'agent'}})"
+    noisy = (
+        "import os, types\n"
+        f"agent = types.ModuleType('agent'); exec(compile(open({str(AGENT)!r}).read(), 'agent', 'exec'), agent.__dict__)\n"
+        "plain = agent.Agent.verb_ping\n"
+        "def ping(self, request, blobs):\n"
+        "    print('noise', flush=True); os.write(1, b'more noise')\n"
+        "    return plain(self, request, blobs)\n"
+        "agent.Agent.verb_ping = ping\n"
+        "agent.main()\n"
+    )
+    subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True, capture_output=True)
+    request = etpu_agent.pack_message({"verb": "ping"}, [])
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", noisy], input=request, capture_output=True, check=True)
+    assert done.stdout.startswith(etpu_agent.GREETING)
+    body = done.stdout[len(etpu_agent.GREETING) :]
+    assert json.loads(body[4:]) == {"ok": True, "blobs": []}
+    assert struct.unpack(">I", body[:4])[0] == len(body) - 4
+    assert b"more noise" in done.stderr
+
+
+def test_real_runtime_is_looked_for(session: DeviceSession) -> None:
+    hello = session.agent.hello()
+    assert not hello.simulated
+    assert hello.runtimes["ai_edge_litert"] or hello.runtimes["tflite_runtime"]
+    try:
+        runtime = session.agent.runtime()
+    except RuntimeLibraryMissingError as error:
+        assert "libedgetpu1-std" in error.advice
+    else:
+        assert runtime.version >= 10
+
+
+def test_pycoral_of_another_project_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: LocalDevice
+) -> None:
+    (tmp_path / "path" / "pycoral").mkdir(parents=True)
+    (tmp_path / "path" / "pycoral" / "__init__.py").write_text("__version__ = '9'")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
+    with connect(local) as session:
+        assert session.agent.hello().runtimes["pycoral"] is None
+
+
+def test_errors_of_the_agent(session: DeviceSession, tmp_path: Path) -> None:
+    with pytest.raises(AgentError, match="cannot read /no/model") as caught:
+        session.agent.load("/no/model", None)
+    assert caught.value.code == "not_found"
+    with pytest.raises(AgentError, match="refuses the model"):
+        session.agent.load(b"no model at all, but long enough to look at", None)
+    with pytest.raises(AgentError, match="knows no verb"):
+        session.agent._ask("dance")
+    with pytest.raises(AgentError, match="FileNotFoundError"):
+        session.agent.verify([str(tmp_path / "missing")])
+    assert session.agent.hello().agent == etpu_agent.VERSION
+
+
+def test_lock_ends_with_the_agent(session: DeviceSession, local: LocalDevice, tmp_path: Path) -> None:
+    path = str(tmp_path / "device" / "lock")
+    with connect(local) as other:
+        session.agent._ask("lock", path=path, owner="one")
+        with pytest.raises(AgentError) as caught:
+            other.agent._ask("run", handle=7)
+        assert caught.value.code == "no_such_model"
+        with pytest.raises(Exception, match="by one"), other.agent.lock(path):
+            pass
+        session.agent.close()
+        time.sleep(0.05)
+        with other.agent.lock(path):
+            pass
+
+
+def test_agent_that_is_gone(session: DeviceSession) -> None:
+    session.agent._process.close()
+    with pytest.raises((ConnectionLostError, ValueError)):
+        session.agent.hello()
+
+
+def test_agent_that_does_not_answer(tmp_path: Path) -> None:
+    transport = LocalTransport("slow", str(tmp_path))
+    sleeper = tmp_path / "python"
+    sleeper.write_text(f'#!/bin/sh\n[ "$1" = -u ] && exec sleep 5\nexec {sys.executable} "$@"\n')
+    sleeper.chmod(0o755)
+    with pytest.raises(DeviceTimeoutError):
+        AgentClient(transport, python=str(sleeper), timeout=0.3)
+
+
+def test_upload_is_skipped_when_it_is_there(tmp_path: Path) -> None:
+    transport = LocalTransport("x", str(tmp_path))
+    path = Path(upload_agent(transport, sys.executable))
+    before = path.stat().st_mtime_ns
+    assert upload_agent(transport, sys.executable) == str(path)
+    assert path.stat().st_mtime_ns == before
+    assert path.read_bytes() == AGENT.read_bytes()
