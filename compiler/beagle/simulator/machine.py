@@ -1,0 +1,447 @@
+"""The whole chip: the scalar core issues, tiles dispatch, engines run."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from compiler.beagle.isa import Instruction, decode_stream
+from compiler.beagle.isa.counters import IMMEDIATE, AluOperation, DmaTag, TileEngine
+from compiler.beagle.simulator.errors import (
+    BudgetError,
+    DeadlockError,
+    MemoryBoundsError,
+    SimulationError,
+    UnsupportedInstruction,
+)
+from compiler.beagle.simulator.host import HostMemory
+from compiler.beagle.simulator.moves import Mesh, NarrowToWide, RingReceive, RingSend, WideToNarrow, tiles_of
+from compiler.beagle.simulator.state import Chip
+from compiler.beagle.simulator.streams import HostPort, Infeed, Outfeed, Pop, ScalarTask
+from compiler.beagle.simulator.task import TileTask
+from compiler.beagle.simulator.tensor import LoadTable, TensorOp
+from compiler.facts import TILES
+from compiler.package.model import Executable
+
+MAX_SCALAR_STEPS = 5_000_000
+"""Instructions that the scalar core may execute in one run."""
+_MESH = {"mesh_from_north": 0, "mesh_from_east": 1, "mesh_from_south": 2, "mesh_from_west": 3}
+_U32 = 0xFFFFFFFF
+POST_INCREMENT = 32
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run gave.
+
+    Attributes
+    ----------
+    outputs:
+        Output buffers by layer name, as the host sees them (tiled layout).
+    interrupts:
+        Interrupts raised.
+    instructions:
+        Instructions executed by the scalar core, loops counted.
+    """
+
+    outputs: dict[str, bytes]
+    interrupts: tuple[int, ...]
+    instructions: int
+    findings: tuple[str, ...] = field(default=())
+
+
+class Machine:
+    """One Edge TPU chip.
+
+    Parameter memory survives from run to run, as on the chip.
+    """
+
+    def __init__(self) -> None:
+        self.chip = Chip()
+
+    def run(self, executable: Executable, inputs: Mapping[str, bytes] | None = None) -> RunResult:
+        """Run an executable to its end.
+
+        Parameters
+        ----------
+        executable:
+            Any executable of a package.
+        inputs:
+            Input buffers by layer name, in the layout of the host.
+
+        Raises
+        ------
+        SimulationError
+            When the program breaks a rule: deadlock, address out of bounds, malformed stream.
+        """
+        self.chip.reset()
+        host = HostMemory(executable, inputs or {})
+        program: list[Instruction] = []
+        for chunk in executable.chunks:
+            program += decode_stream(host.patch(chunk))
+        run = _Run(self.chip, host, program)
+        run.go()
+        return RunResult(host.outputs(), tuple(run.interrupts), run.steps, tuple(run.leftovers()))
+
+
+class _Run:
+    """One program on its way through the chip."""
+
+    def __init__(self, chip: Chip, host: HostMemory, program: Sequence[Instruction]) -> None:
+        self.chip = chip
+        self.host = host
+        self.program = program
+        self.port = HostPort()
+        self.pc = 0
+        self.steps = 0
+        self.halted = False
+        self.registers = [0] * 32
+        self.predicates = [0] * 8
+        self.descriptor = [0] * 8
+        self.loops: list[list[int]] = []
+        self.pending: list[deque[Instruction | TileTask]] = [deque() for _ in range(TILES)]
+        self.queues: list[list[deque[TileTask]]] = [[deque() for _ in TileEngine] for _ in range(TILES)]
+        self.active: list[dict[TileTask, list[int]]] = [{} for _ in TileEngine]
+        self.scalar_queues: dict[str, deque[ScalarTask]] = {"infeed0": deque(), "infeed1": deque(), "pop": deque(),
+                                                            "outfeed": deque()}
+        self.notified: set[int] = set()
+        self.interrupts: list[int] = []
+        self.prepared: dict[int, list[TileTask]] = {}
+
+    # -- main loop --------------------------------------------------------------------------------
+
+    def go(self) -> None:
+        """Run until the program has ended and everything is idle."""
+        quiet = False
+        while True:
+            moved = self.run_scalar(quiet)
+            moved = self.run_engines() or moved
+            if moved:
+                quiet = False
+                continue
+            if self.halted and self.idle():
+                return
+            if quiet:
+                raise DeadlockError(self.describe())
+            quiet = True
+
+    def run_engines(self) -> bool:
+        """One round: everything that can move does; packets are received last."""
+        moved = False
+        for queue in self.scalar_queues.values():
+            while queue and queue[0].advance(self.chip, self.port):
+                moved = True
+                if queue[0].finished:
+                    queue.popleft()
+        while self.run_engine(TileEngine.WIDE_TO_NARROW):
+            moved = True
+        for engine in (TileEngine.OP, TileEngine.NARROW_TO_WIDE, TileEngine.MESH_NORTH, TileEngine.MESH_EAST,
+                       TileEngine.MESH_SOUTH, TileEngine.MESH_WEST, TileEngine.RING_SEND, TileEngine.RING_A,
+                       TileEngine.RING_B):
+            moved = self.run_engine(engine) or moved
+        return moved
+
+    def run_engine(self, engine: int) -> bool:
+        """Advance the instructions at the head of one engine's queues."""
+        moved = False
+        for task, tiles in list(self.active[engine].items()):
+            if task.advance(self.chip, tiles):
+                moved = True
+                done = [t for t in tiles if task.finished(t)]
+                if done:
+                    self.retire(engine, task, done)
+        return moved
+
+    def retire(self, engine: int, task: TileTask, tiles: list[int]) -> None:
+        """Take a finished instruction off the queues; the next becomes active."""
+        rest = [t for t in self.active[engine][task] if t not in tiles]
+        if rest:
+            self.active[engine][task] = rest
+        else:
+            del self.active[engine][task]
+        for tile in tiles:
+            queue = self.queues[tile][engine]
+            queue.popleft()
+            if queue:
+                self.active[engine].setdefault(queue[0], []).append(tile)
+            self.dispatch(tile)
+
+    def dispatch(self, tile: int) -> None:
+        """Move a tile's instructions into the queues of its engines, up to a fence that must wait."""
+        pending = self.pending[tile]
+        while pending:
+            item = pending[0]
+            if isinstance(item, Instruction):
+                if not self.pass_fence(tile, item):
+                    return
+                pending.popleft()
+                continue
+            pending.popleft()
+            queue = self.queues[tile][item.engine]
+            queue.append(item)
+            if len(queue) == 1:
+                self.active[item.engine].setdefault(item, []).append(tile)
+
+    def pass_fence(self, tile: int, ins: Instruction) -> bool:
+        """Execute a tile fence if the engines it names are idle."""
+        engines = ins["engines"]
+        if any(self.queues[tile][e] for e in TileEngine if engines >> e & 1):
+            return False
+        for counter in range(19):
+            if ins["reset"] >> counter & 1:
+                self.chip.counters[tile, counter] = ins["value"]
+        if ins["notify"]:
+            self.notified.add(tile)
+        return True
+
+    def idle(self) -> bool:
+        """Tell whether no instruction is waiting or running anywhere."""
+        return not (any(self.pending) or any(self.active) or any(self.scalar_queues.values()))
+
+    # -- scalar core --------------------------------------------------------------------------------
+
+    def run_scalar(self, quiet: bool) -> bool:
+        """Issue instructions until one must wait; ``quiet``: nothing else can move."""
+        moved = False
+        while not self.halted and self.pc < len(self.program):
+            ins = self.program[self.pc]
+            if not self.issue(ins, quiet):
+                return moved
+            moved = True
+            quiet = False
+            self.steps += 1
+            if self.steps > MAX_SCALAR_STEPS:
+                raise BudgetError(f"the scalar core has executed {MAX_SCALAR_STEPS} instructions and is not done")
+            self.next()
+        if self.pc >= len(self.program):
+            self.halted = True
+        return moved
+
+    def next(self) -> None:
+        """Step to the next instruction, or back to the head of a loop."""
+        self.pc += 1
+        while self.loops and self.pc == self.loops[-1][1]:
+            self.loops[-1][2] -= 1
+            if self.loops[-1][2] > 0:
+                self.pc = self.loops[-1][0]
+                return
+            self.loops.pop()
+
+    def issue(self, ins: Instruction, quiet: bool) -> bool:
+        """Execute or hand out one instruction; False when it has to wait."""
+        if not ins.form.scalar:
+            self.issue_tile(ins)
+            return True
+        if ins["predicated"] and self.predicates[ins["predicate"]] != ins["sense"]:
+            return True
+        name = ins.name
+        if name == "scalar":
+            return self.execute(ins)
+        if name in ("begin", "end"):
+            return True
+        if name == "halt":
+            self.halted = True
+            return True
+        if name == "loop":
+            if ins["iterations"] == 0:
+                self.pc += ins["body"]
+            else:
+                self.loops.append([self.pc + 1, self.pc + 1 + ins["body"], ins["iterations"]])
+            return True
+        if name == "scalar_fence":
+            return self.fence(ins)
+        if name == "infeed":
+            self.scalar_queues[f"infeed{ins['stream']}"].append(Infeed(ins))
+            return True
+        if name == "pop":
+            # In official programs packets of one pop are never mixed with those of earlier senders.
+            if not quiet:
+                return False
+            self.scalar_queues["pop"].append(Pop(ins))
+            return True
+        if name == "outfeed":
+            self.scalar_queues["outfeed"].append(Outfeed(ins))
+            return True
+        raise UnsupportedInstruction(f"{name} at {ins.offset:#x} is not decoded")
+
+    def issue_tile(self, ins: Instruction) -> None:
+        """Hand a tile instruction to its tiles."""
+        tiles = tiles_of(ins["tiles"])
+        if ins.name == "tile_fence":
+            for tile in tiles:
+                self.pending[tile].append(ins)
+                self.dispatch(tile)
+            return
+        for task in make_tasks(ins):
+            for tile in tiles:
+                self.pending[tile].append(task)
+        for tile in tiles:
+            self.dispatch(tile)
+
+    def fence(self, ins: Instruction) -> bool:
+        """Execute a scalar fence if what it waits for has happened."""
+        if ins["wait_tiles"] and not all(t in self.notified for t in tiles_of(ins["notified"])):
+            return False
+        for i in range(9):
+            if ins[f"wait{i}.enable"] and self.chip.scalar_counters[i] & 0xFFFF != ins[f"wait{i}.value"]:
+                return False
+        engines = ins["engines"]
+        if engines >> 2 & 1 and (self.scalar_queues["infeed0"] or self.scalar_queues["infeed1"]):
+            return False
+        if engines >> 3 & 3 and self.scalar_queues["outfeed"]:
+            return False
+        if ins["wait_tiles"]:
+            self.notified -= set(tiles_of(ins["notified"]))
+        for i in range(9):
+            if ins["reset"] >> i & 1:
+                self.chip.scalar_counters[i] = ins["value"]
+        return True
+
+    def execute(self, ins: Instruction) -> bool:
+        """One scalar instruction: ports and descriptor see registers from before the ALU."""
+        loaded = None
+        if ins["port"] == 3:
+            if self.scalar_queues["outfeed"] and not self.scalar_queues["outfeed"][-1].to_host:
+                return False
+            loaded = int(self.port.memory[self.address(ins["port_operation"])])
+        self.vector(ins)
+        self.alu(ins)
+        if loaded is not None:
+            self.registers[ins["port_register"]] = loaded
+        return True
+
+    def address(self, code: int) -> int:
+        """Word address from a port field: a register number, bit 5 steps the register afterwards."""
+        register = code & 31
+        value = self.registers[register]
+        if value >= len(self.port.memory):
+            raise MemoryBoundsError(f"scalar memory word {value} lies outside 0..{len(self.port.memory) - 1}")
+        if code & POST_INCREMENT:
+            self.registers[register] = value + 1
+        return value
+
+    def vector(self, ins: Instruction) -> None:
+        """The move beside the ALU: descriptor words, host transfers, words to the host."""
+        operation = ins["vector_operation"]
+        if operation == 0:
+            return
+        value = self.registers[ins["vector_source"]]
+        if operation == 10:
+            self.descriptor[ins["vector_offset"] & 7] = value
+        elif operation == 12:
+            self.transfer()
+        elif operation == 6:
+            self.port.memory[self.address(ins["vector_offset"])] = value
+        elif operation == 8:
+            self.port.send_out(np.asarray([value], np.uint32).view(np.uint8))
+        else:
+            raise UnsupportedInstruction(f"scalar vector operation {operation} at {ins.offset:#x}")
+
+    def transfer(self) -> None:
+        """Start the host transfer that the descriptor words describe."""
+        low, high, size, tag = self.descriptor[:4]
+        if tag >= DmaTag.INTERRUPT:
+            self.interrupts.append(tag - DmaTag.INTERRUPT)
+            return
+        data = self.host.find(low | high << 32, size)
+        if tag == DmaTag.OUTPUT:
+            self.port.outputs.append(data)
+        elif tag in (DmaTag.INPUT, DmaTag.PARAMETERS):
+            self.port.arriving[1 if tag == DmaTag.INPUT else 0].push(data)
+        else:
+            raise SimulationError(f"host transfer with tag {tag}")
+
+    def alu(self, ins: Instruction) -> None:
+        """The ALU part of a scalar instruction."""
+        code = ins["operation"]
+        if code == 0:
+            return
+        a = self.registers[ins["source"]]
+        b = ins["immediate"] if code & IMMEDIATE else self.registers[ins["immediate"] & 31]
+        operation = code & ~IMMEDIATE
+        if operation in _COMPARES:
+            self.predicates[ins["destination"] & 7] = int(_COMPARES[operation](_signed(a), _signed(b)))
+        elif operation in _ARITHMETIC:
+            self.registers[ins["destination"]] = _ARITHMETIC[operation](a, b) & _U32
+        else:
+            raise UnsupportedInstruction(f"scalar operation {code:#x} at {ins.offset:#x}")
+
+    # -- reports --------------------------------------------------------------------------------------
+
+    def describe(self) -> str:
+        """Say where everything stands (for the report of a deadlock)."""
+        waits = []
+        for engine in TileEngine:
+            for task, tiles in self.active[engine].items():
+                waits.append(f"{task.ins.name} at {task.ins.offset:#x} (trace {task.ins['trace']}) on tile {tiles[0]} "
+                             f"waits for {task.waits(self.chip, tiles[0])}")
+        for queue in self.scalar_queues.values():
+            if queue:
+                waits.append(f"{queue[0].ins.name} at {queue[0].ins.offset:#x} stands at {queue[0].done} of {queue[0].size}")
+        if not self.halted and self.pc < len(self.program):
+            ins = self.program[self.pc]
+            waits.append(f"the scalar core waits in {ins.name} at {ins.offset:#x}, counters "
+                         f"{self.chip.scalar_counters.tolist()}")
+        return "deadlock: " + "; ".join(waits[:6])
+
+    def leftovers(self) -> list[str]:
+        """Data that nobody took."""
+        found = []
+        for ring, queues in zip("AB", self.chip.ring, strict=True):
+            for tile, queue in enumerate(queues):
+                if queue.length:
+                    found.append(f"{queue.length} packets of ring {ring} were never received by tile {tile}")
+        for bus, queues in enumerate(self.chip.links):
+            for tile, queue in enumerate(queues):
+                if queue.length:
+                    found.append(f"{queue.length} words of mesh bus {bus} were never received by tile {tile}")
+        for stream, arriving in zip(("parameters", "input"), self.port.arriving, strict=True):
+            if arriving.length >= 8:
+                found.append(f"{arriving.length} bytes of {stream} were never fed in")
+        if self.port.outputs:
+            found.append(f"{sum(map(len, self.port.outputs))} bytes of output were never written")
+        return found
+
+
+def make_tasks(ins: Instruction) -> list[TileTask]:
+    """Turn a tile instruction into the tasks of its engines."""
+    name = ins.name
+    if name in _MESH:
+        return [Mesh(ins, _MESH[name])]
+    if name == "ring_send":
+        return [RingSend(ins)]
+    if name in ("ring_receive_a", "ring_receive_b"):
+        return [RingReceive(ins, int(name.endswith("b")))]
+    if name == "narrow_to_wide":
+        return [NarrowToWide(ins)]
+    if name == "wide_to_narrow":
+        return [WideToNarrow(ins)]
+    if name == "table":
+        return [LoadTable(ins)]
+    return [TensorOp(ins)]
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 32) if value & 0x80000000 else value
+
+
+_ARITHMETIC = {
+    AluOperation.ADD: lambda a, b: a + b,
+    AluOperation.SUB: lambda a, b: a - b,
+    AluOperation.AND: lambda a, b: a & b,
+    AluOperation.OR: lambda a, b: a | b,
+    AluOperation.XOR: lambda a, b: a ^ b,
+    AluOperation.SHL: lambda a, b: a << (b & 31),
+    AluOperation.SHR: lambda a, b: a >> (b & 31),
+    AluOperation.ASR: lambda a, b: _signed(a) >> (b & 31),
+    AluOperation.MOVE: lambda a, b: b,
+}
+_COMPARES = {
+    AluOperation.EQUAL: lambda a, b: a == b,
+    AluOperation.NOT_EQUAL: lambda a, b: a != b,
+    AluOperation.GREATER: lambda a, b: a > b,
+    AluOperation.LESS: lambda a, b: a < b,
+}

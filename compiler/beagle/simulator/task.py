@@ -1,0 +1,155 @@
+"""What an engine does with one instruction: positions, gates, signals.
+
+Every engine instruction is a sequence of positions 0..size. Gates (watches) bound how far it may
+run; running a range moves data; passing the end of a block raises counters (signals).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.beagle.isa import Instruction
+from compiler.beagle.simulator.state import Chip
+
+Ints = npt.NDArray[np.int64]
+
+
+def s16(value: int) -> int:
+    """Wrap to a signed 16-bit number: how the chip compares counters."""
+    return ((value + 0x8000) & 0xFFFF) - 0x8000
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A watch: block i may start when counter - (count + step * i) >= 0 in 16 bits.
+
+    Attributes
+    ----------
+    starts:
+        Position at which each block starts, and the size at the end.
+    """
+
+    counter: int
+    count: int
+    step: int
+    starts: Ints
+
+    def allowed(self, position: int, counter: int) -> int:
+        """Return the position up to which the gate is open."""
+        blocks = len(self.starts) - 1
+        block = int(np.searchsorted(self.starts, position, "left"))
+        if block >= blocks:
+            return int(self.starts[-1])
+        ahead = s16(counter - (self.count + self.step * block))
+        if ahead < 0:
+            return int(self.starts[block])
+        more = ahead // self.step + 1 if self.step > 0 else blocks
+        return int(self.starts[min(block + more, blocks)])
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Counters rise by one at each of ``ends`` (positions)."""
+
+    counter: int
+    ends: Ints
+    everywhere: bool = False
+
+    def count(self, before: int, after: int) -> int:
+        """Events between two positions."""
+        return int(np.searchsorted(self.ends, after, "right") - np.searchsorted(self.ends, before, "right"))
+
+
+class TileTask:
+    """One tile instruction (or half of one) on the tiles of its mask.
+
+    Attributes
+    ----------
+    engine:
+        Queue it belongs to.
+    size:
+        Positions.
+    done:
+        Position reached on each tile, shape (16,).
+    """
+
+    engine: int
+    size: int
+    gates: tuple[Gate, ...] = ()
+    signals: tuple[Signal, ...] = ()
+
+    def __init__(self, ins: Instruction) -> None:
+        self.ins = ins
+        self.done = [0] * 16
+
+    def limit(self, chip: Chip, tile: int) -> int:
+        """Position up to which the tile may run now."""
+        allowed = self.size
+        at = self.done[tile]
+        for gate in self.gates:
+            allowed = min(allowed, gate.allowed(at, int(chip.counters[tile, gate.counter])))
+            if allowed <= at:
+                return at
+        return allowed
+
+    def advance(self, chip: Chip, tiles: list[int]) -> bool:
+        """Run every tile as far as it can; tiles that can run the same range run together."""
+        ranges: dict[tuple[int, int], list[int]] = {}
+        for tile in tiles:
+            allowed = self.limit(chip, tile)
+            if allowed > self.done[tile]:
+                ranges.setdefault((self.done[tile], allowed), []).append(tile)
+        moved = False
+        for (start, stop), group in ranges.items():
+            for tile, reached in self.run(chip, group, start, stop):
+                if reached > start:
+                    moved = True
+                    self.done[tile] = reached
+                    self.raise_signals(chip, tile, start, reached)
+        return moved
+
+    def raise_signals(self, chip: Chip, tile: int, start: int, stop: int) -> None:
+        """Raise the counters whose blocks ended in a range."""
+        for signal in self.signals:
+            events = signal.count(start, stop)
+            if events and signal.everywhere:
+                chip.count_everywhere(signal.counter, events)
+            elif events:
+                chip.counters[tile, signal.counter] += events
+
+    def run(self, chip: Chip, tiles: list[int], start: int, stop: int) -> list[tuple[int, int]]:
+        """Move data for a range of positions; returns how far each tile got."""
+        raise NotImplementedError
+
+    def finished(self, tile: int) -> bool:
+        """Tell whether the tile is through."""
+        return self.done[tile] >= self.size
+
+    def waits(self, chip: Chip, tile: int) -> str:
+        """Say what the tile waits for (for the report of a deadlock)."""
+        at = self.done[tile]
+        for gate in self.gates:
+            if gate.allowed(at, int(chip.counters[tile, gate.counter])) <= at:
+                block = int(np.searchsorted(gate.starts, at, "left"))
+                return (f"counter {gate.counter} to reach {gate.count + gate.step * block}, it is at "
+                        f"{int(chip.counters[tile, gate.counter])}")
+        return "data"
+
+
+def watch_gates(ins: Instruction, starts: dict[int, dict[int, Ints]]) -> tuple[Gate, ...]:
+    """Gates of all valid watches; ``starts[side][level]`` gives block starts."""
+    gates = []
+    for name in ins.form.watches:
+        if ins[f"{name}.valid"]:
+            side = ins[f"{name}.side"] if f"{name}.side" in ins.form.by_name else 0
+            gates.append(Gate(ins[f"{name}.counter"], ins[f"{name}.count"], ins[f"{name}.step"],
+                              starts[side][ins[f"{name}.level"]]))
+    return tuple(gates)
+
+
+def block_starts(ends: Ints, size: int) -> Ints:
+    """Turn ends of blocks into starts, followed by the size."""
+    return np.concatenate((np.zeros(1, np.int64), ends[:-1], np.asarray([size])))
