@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compiler.facts import CUSTOM_OPERATOR
 from compiler.graph import parse_model
-from compiler.package import packages_of
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,12 @@ def facts_of(data: bytes, name: str) -> CompiledFacts:
     InvalidModelError, PackageError
         The file is no model, or its package is damaged.
     """
-    packages = tuple(packages_of(parse_model(data, name)).values())
+    model = parse_model(data, name)
+    packages = ()
+    if any(op.custom_name == CUSTOM_OPERATOR for op in model.main.operators):
+        from compiler.package import packages_of
+
+        packages = tuple(packages_of(model).values())
     tokens = [package.execution.token for package in packages if package.execution.token]
     return CompiledFacts(
         on_tpu=bool(packages),

@@ -163,7 +163,7 @@ class RuntimeTooOldError(DeviceError):
         )
 
 
-class SimulationError(DeviceError):
+class VirtualDeviceError(DeviceError):
     """The virtual Edge TPU cannot run what it was given."""
 
 

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from server import SshServer, missing
+from loopback import SshServer, missing
 
 from deploy.inventory import SshDevice
 

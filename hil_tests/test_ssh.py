@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from server import SshServer, free_port, make_key
+from loopback import SshServer, free_port, make_key
 
 from deploy.errors import (
     AgentError,

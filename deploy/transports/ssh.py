@@ -35,9 +35,11 @@ class SshProcess(RemoteProcess):
 
     def write(self, data: bytes) -> None:
         """Send all of `data`."""
+        import paramiko
+
         try:
             self._channel.sendall(data)
-        except OSError as error:
+        except (paramiko.SSHException, EOFError, OSError) as error:
             raise ConnectionLostError(self._where, "sending a request", str(error) or self.stderr_tail()) from error
 
     def read(self, size: int, deadline: float) -> bytes:
@@ -54,7 +56,7 @@ class SshProcess(RemoteProcess):
 
     def close(self) -> None:
         """Close the channel; the server closes the program's standard input."""
-        self._channel.close()
+        _close(self._channel)
 
     def _drain(self) -> None:
         while self._channel.recv_stderr_ready() and (block := self._channel.recv_stderr(65_536)):
@@ -99,6 +101,8 @@ class SshTransport(Transport):
 
     def run(self, command: Sequence[str], *, timeout: float = 30.0) -> CommandResult:
         """Run a command to its end."""
+        import paramiko
+
         text = shlex.join(command)
         channel = self._channel(text)
         channel.settimeout(timeout)
@@ -109,10 +113,10 @@ class SshTransport(Transport):
             status = channel.recv_exit_status()
         except TimeoutError as error:
             raise DeviceTimeoutError(self.where, f"running `{text}`", timeout) from error
-        except OSError as error:
+        except (paramiko.SSHException, EOFError, OSError) as error:
             raise ConnectionLostError(self.where, f"running `{text}`", str(error)) from error
         finally:
-            channel.close()
+            _close(channel)
         if status == -1:
             raise ConnectionLostError(self.where, f"running `{text}`")
         return CommandResult(text, status, stdout, stderr)
@@ -244,3 +248,9 @@ class SshTransport(Transport):
                 raise ConnectionLostError(self.where, f"trying to {action} {path}", str(error)) from error
             reason = error.strerror or str(error) or type(error).__name__
             raise RemoteFileError(self.where, action, path, reason) from error
+
+
+def _close(channel: paramiko.Channel) -> None:
+    """Close a channel; when the connection is gone it is closed already."""
+    with contextlib.suppress(EOFError, OSError):
+        channel.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -63,7 +64,8 @@ class Connector:
     def close(self) -> None:
         """Close all hops, the nearest last."""
         for connection in reversed(self.hops):
-            connection.close()
+            with contextlib.suppress(EOFError, OSError):
+                connection.close()
 
     def _left(self, what: str) -> float:
         left = self._end - time.monotonic()

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from compiler.errors import EtpuError
 from compiler.facts import RUNTIME_VERSION_CURRENT
 from compiler.graph import Tensor, parse_model
-from deploy.errors import NoEdgeTpuError, SimulationError
+from deploy.errors import NoEdgeTpuError, VirtualDeviceError
 from deploy.virtual.bus import BUSES
 from deploy.virtual.steps import CpuStep, Step, TpuStep, steps_of
 from deploy.virtual.tpu import Simulator, VirtualTpu
@@ -54,7 +54,7 @@ class VirtualRuntime:
         simulator: Callable[[], Simulator] = chip_simulator,
     ) -> None:
         if bus not in BUSES:
-            raise SimulationError(f"unknown bus {bus!r}.", advice=f"Choose one of {', '.join(BUSES)}.")
+            raise VirtualDeviceError(f"unknown bus {bus!r}.", advice=f"Choose one of {', '.join(BUSES)}.")
         self.runtime_version = runtime_version
         self.bus = BUSES[bus]
         self._simulator = simulator
@@ -68,7 +68,7 @@ class VirtualRuntime:
             config = json.loads(text or "{}")
             return cls(**config)
         except (ValueError, TypeError) as error:
-            raise SimulationError(
+            raise VirtualDeviceError(
                 f"bad configuration of a virtual runtime: {error}.", advice="It has tpus, runtime_version and bus."
             ) from error
 
@@ -108,7 +108,7 @@ class VirtualRuntime:
         ------
         RuntimeTooOldError
             A package needs a newer runtime.
-        SimulationError
+        VirtualDeviceError
             The model has operators for the Edge TPU and `tpu` is None.
         """
         return VirtualModel(data, None if tpu is None else self.tpu(tpu))
@@ -145,7 +145,7 @@ class VirtualModel:
         if isinstance(step, CpuStep):
             return
         if self._tpu is None:
-            raise SimulationError(
+            raise VirtualDeviceError(
                 "the model is compiled for the Edge TPU and was loaded without one.", advice="Name an Edge TPU."
             )
         self._tpu.check(step.package)
@@ -187,14 +187,14 @@ class VirtualModel:
         except EtpuError:
             raise
         except (ValueError, RuntimeError) as error:
-            raise SimulationError(f"{step.title} does not run: {error}.") from error
+            raise VirtualDeviceError(f"{step.title} does not run: {error}.") from error
         return 0.0
 
 
 def _facts(tensor: Tensor) -> Mapping[str, Any]:
     dtype = tensor.type.numpy
     if dtype is None or tensor.is_dynamic:
-        raise SimulationError(f"tensor {tensor.name!r} has type {tensor.type.name} and shape {tensor.shape}.")
+        raise VirtualDeviceError(f"tensor {tensor.name!r} has type {tensor.type.name} and shape {tensor.shape}.")
     quantization = tensor.quantization
     return {
         "name": tensor.name,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from compiler.facts import CUSTOM_OPERATOR
 from compiler.graph import Graph, Model, Operator, serialize_model
 from compiler.graph.interpreter import TfliteModel
-from compiler.package import Package, decode_output, encode_input, packages_of
+from compiler.package.model import Package
 from deploy.virtual.tpu import VirtualTpu
 
 Array = npt.NDArray[Any]
@@ -34,6 +34,8 @@ class TpuStep:
 
     def run(self, tpu: VirtualTpu, values: dict[int, Array]) -> float:
         """Run on an Edge TPU, add the results to `values`, return the simulated microseconds."""
+        from compiler.package import decode_output, encode_input
+
         executable = self.package.execution
         indices = {self.graph.tensors[index].name: index for index in (*self.operator.inputs, *self.operator.outputs)}
         inputs = {layer.name: encode_input(layer, values[indices[layer.name]]) for layer in executable.inputs}
@@ -88,7 +90,11 @@ def steps_of(model: Model) -> tuple[Step, ...]:
 
 
 def _steps(model: Model) -> Iterator[Step]:
-    packages = packages_of(model)
+    packages = {}
+    if any(op.custom_name == CUSTOM_OPERATOR for op in model.main.operators):
+        from compiler.package import packages_of
+
+        packages = packages_of(model)
     graph = model.main
     for on_tpu, group in groupby(graph.operators, key=lambda op: op.custom_name == CUSTOM_OPERATOR):
         operators = tuple(group)

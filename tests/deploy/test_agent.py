@@ -49,7 +49,8 @@ def test_agent_runs_alone_and_guards_its_output() -> None:
     program = f"exec(compile(open({str(AGENT)!r}).read(), 'agent', 'exec'), {{'__name__': 'agent'}})"
     noisy = (
         "import os, types\n"
-        f"agent = types.ModuleType('agent'); exec(compile(open({str(AGENT)!r}).read(), 'agent', 'exec'), agent.__dict__)\n"
+        "agent = types.ModuleType('agent')\n"
+        f"exec(compile(open({str(AGENT)!r}).read(), 'agent', 'exec'), agent.__dict__)\n"
         "plain = agent.Agent.verb_ping\n"
         "def ping(self, request, blobs):\n"
         "    print('noise', flush=True); os.write(1, b'more noise')\n"
