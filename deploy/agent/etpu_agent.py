@@ -151,7 +151,7 @@ class EdgeTpuRuntime:
                 )
             try:
                 delegates.append(load_delegate(self._library_name, {"device": ":{}".format(tpu)}))
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, AttributeError) as error:
                 raise RefusalError(
                     "edge_tpu_not_opened",
                     "Edge TPU {} ({}) cannot be opened: {}".format(

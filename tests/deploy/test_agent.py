@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -12,7 +13,13 @@ import pytest
 
 from deploy.agent import etpu_agent
 from deploy.agent.client import AgentClient, upload_agent
-from deploy.errors import AgentError, ConnectionLostError, DeviceTimeoutError, RuntimeLibraryMissingError
+from deploy.errors import (
+    AgentError,
+    ConnectionLostError,
+    DeviceTimeoutError,
+    NoEdgeTpuError,
+    RuntimeLibraryMissingError,
+)
 from deploy.inventory import LocalDevice
 from deploy.session import DeviceSession, connect
 from deploy.transports.local import LocalTransport
@@ -78,6 +85,48 @@ def test_real_runtime_is_looked_for(session: DeviceSession) -> None:
         assert "libedgetpu1-std" in error.advice
     else:
         assert runtime.version >= 10
+
+
+LIBEDGETPU = r"""
+#include <stddef.h>
+struct edgetpu_device { int type; const char* path; };
+static struct edgetpu_device devices[2] = {{1, "/sys/bus/usb/devices/2-1"}, {0, "/dev/apex_0"}};
+static int freed = 1;
+const char* edgetpu_version(void) {
+  return "BuildLabel(COMPILER=5.4.0 20160609,DATE=redacted,TIME=redacted,CL_NUMBER=317268237), RuntimeVersion(13)";
+}
+struct edgetpu_device* edgetpu_list_devices(size_t* count) {
+  *count = freed ? 2 : 0;
+  freed = 0;
+  return devices;
+}
+void edgetpu_free_devices(struct edgetpu_device* list) { freed = list == devices; }
+void* tflite_plugin_create_delegate(char** keys, char** values, size_t count, void (*report)(const char*)) {
+  return NULL;
+}
+void tflite_plugin_destroy_delegate(void* delegate) {}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+def test_c_interface_of_libedgetpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: LocalDevice) -> None:
+    (tmp_path / "edgetpu.c").write_text(LIBEDGETPU)
+    library = str(tmp_path / "libedgetpu.so.1")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, str(tmp_path / "edgetpu.c")], check=True)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    with connect(local) as session:
+        for _ in range(2):
+            runtime = session.agent.runtime()
+        assert runtime.version == 13 and runtime.library == "libedgetpu.so.1" and not runtime.simulated
+        assert [(t.index, t.type, t.path) for t in runtime.tpus] == [
+            (0, "usb", "/sys/bus/usb/devices/2-1"),
+            (1, "pcie", "/dev/apex_0"),
+        ]
+        with pytest.raises(NoEdgeTpuError, match="there is no Edge TPU 2; libedgetpu lists 2"):
+            session.agent.load(b"x", 2)
+        with pytest.raises(NoEdgeTpuError, match="Failed to load delegate") as caught:
+            session.agent.load(b"x", 0)
+        assert "plugdev" in caught.value.advice
 
 
 def test_pycoral_of_another_project_does_not_count(

@@ -16,7 +16,6 @@ from deploy.virtual.tpu import Counters, VirtualTpu
 @dataclass(frozen=True)
 class Run:
     outputs: Mapping[str, bytes]
-    cycles: int
 
 
 class Chip:
@@ -29,7 +28,7 @@ class Chip:
 
     def run(self, executable: Executable, inputs: Mapping[str, bytes]) -> Run:
         self.ran.append(executable.name)
-        return Run({"out": bytes(100)} if executable.type is not ExecutableType.PARAMETER_CACHING else {}, 50_000)
+        return Run({"out": bytes(100)} if executable.type is not ExecutableType.PARAMETER_CACHING else {})
 
 
 class Chips(list[Chip]):
@@ -41,7 +40,7 @@ class Chips(list[Chip]):
 def package(name: str, token: int, *, cached: int = 1000, streamed: int = 0, version: int = 12) -> Package:
     kind = ExecutableType.EXECUTION_ONLY if cached else ExecutableType.STAND_ALONE
     chunk = (InstructionChunk(bytes(64)),)
-    executables = [Executable(kind, name, chunk, bytes(streamed), token=token)]
+    executables = [Executable(kind, name, chunk, bytes(streamed), token=token, estimated_cycles=50_000)]
     if cached:
         executables.append(
             Executable(ExecutableType.PARAMETER_CACHING, f"{name}:cache", chunk, bytes(cached), token=token)
