@@ -149,6 +149,8 @@ class VirtualModel:
                 "the model is compiled for the Edge TPU and was loaded without one.", advice="Name an Edge TPU."
             )
         self._tpu.check(step.package)
+        for layer in (*step.package.execution.inputs, *step.package.execution.outputs):
+            step.tensor(layer)
 
     def run(self, inputs: Sequence[bytes]) -> tuple[list[bytes], dict[str, Any]]:
         """Run once.

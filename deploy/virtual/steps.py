@@ -11,9 +11,10 @@ from typing import Any
 import numpy.typing as npt
 
 from compiler.facts import CUSTOM_OPERATOR
-from compiler.graph import Graph, Model, Operator, serialize_model
+from compiler.graph import Graph, Model, Operator, Tensor, serialize_model
 from compiler.graph.interpreter import TfliteModel
-from compiler.package.model import Package
+from compiler.package.model import Layer, Package
+from deploy.errors import VirtualDeviceError
 from deploy.virtual.tpu import VirtualTpu
 
 Array = npt.NDArray[Any]
@@ -37,13 +38,30 @@ class TpuStep:
         from compiler.package import decode_output, encode_input
 
         executable = self.package.execution
-        indices = {self.graph.tensors[index].name: index for index in (*self.operator.inputs, *self.operator.outputs)}
-        inputs = {layer.name: encode_input(layer, values[indices[layer.name]]) for layer in executable.inputs}
+        inputs = {layer.name: encode_input(layer, values[self.tensor(layer).index]) for layer in executable.inputs}
         run = tpu.invoke(self.package, inputs)
         for layer in executable.outputs:
-            tensor = self.graph.tensors[indices[layer.name]]
+            tensor = self.tensor(layer)
             values[tensor.index] = decode_output(layer, run.outputs[layer.name]).reshape(tensor.shape)
         return run.device_us
+
+    def tensor(self, layer: Layer) -> Tensor:
+        """Return the tensor of a layer: they have the same name.
+
+        Raises
+        ------
+        VirtualDeviceError
+            There is none; state that a package keeps from run to run (variable tensors) is such a case.
+        """
+        indices = self.operator.outputs if layer.is_output else self.operator.inputs
+        for index in indices:
+            if self.graph.tensors[index].name == layer.name:
+                return self.graph.tensors[index]
+        kind = "output" if layer.is_output else "input"
+        raise VirtualDeviceError(
+            f"{kind} {layer.name!r} of the package in {self.title} is no tensor of the operator.",
+            advice="Variable tensors are not simulated yet.",
+        )
 
 
 @dataclass(frozen=True)
