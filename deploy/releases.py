@@ -237,6 +237,8 @@ class ReleaseStore:
                     self._upload(new, release, staging, before, progress)
                 with self._interruptions("during the smoke test", running):
                     smoke([posixpath.join(staging, name) for name in new.files])
+            except UploadInterruptedError:
+                raise  # nobody answers there: the next deploy clears the rest away
             except EtpuError:
                 self._discard(staging)
                 raise
@@ -286,7 +288,7 @@ class ReleaseStore:
         self._session.agent.sync(self.folder)
 
     def _discard(self, staging: str) -> None:
-        """Remove an upload that failed. Where the connection is gone, the next deploy does it."""
+        """Remove an upload that failed, as far as that is possible now."""
         with contextlib.suppress(EtpuError):
             self._transport.remove(staging)
 

@@ -118,14 +118,21 @@ class SshServer:
 
     def kill(self) -> None:
         """Kill the server and its sessions at once; programs that they run only notice that nobody listens."""
+        self._signal(signal.SIGKILL)
         assert self._process is not None
-        for process in [self._process.pid, *_descendants(self._process.pid)]:
-            if not _is_sshd(process):
-                continue
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
         self._process.wait()
         self._process = None
+
+    def freeze(self) -> None:
+        """Let the server hang, as a device does whose network cable is pulled."""
+        self._signal(signal.SIGSTOP)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        for process in [self._process.pid, *_descendants(self._process.pid)]:
+            if _is_sshd(process):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, number)
 
     def stop(self) -> None:
         if self._process is not None:

@@ -157,6 +157,28 @@ def test_server_killed_during_upload(board: SshDevice, server: SshServer) -> Non
     assert list((server.root / "models/net/incoming").iterdir()) == []
 
 
+def test_server_hangs_during_upload(board: SshDevice, server: SshServer) -> None:
+    first = release(board, network(1))
+    model = network(2, 3000)
+    smoke = smoke_of(model)
+    start = 0.0
+
+    def hang(sent: int, total: int) -> None:
+        nonlocal start
+        if not start and sent > total // 4:
+            server.freeze()
+            start = time.monotonic()
+
+    with (
+        connect(board, timeout=1.5) as session,
+        pytest.raises(UploadInterruptedError, match=r"within 1\.5 s") as caught,
+    ):
+        deploy(session, "net", model, as_is(model), smoke, progress=hang)  # type: ignore[arg-type]
+    assert f"release {first} is still current" in caught.value.message
+    assert time.monotonic() - start < 10
+    assert current(server) == first
+
+
 def test_two_deploys_at_once(board: SshDevice, server: SshServer) -> None:
     model = network(2, 1000)
     errors: list[EtpuError] = []

@@ -30,6 +30,7 @@ from deploy.transports import RemoteProcess, Transport
 
 _GREETING_SEARCHED = 65_536
 _OLDEST_PYTHON = (3, 7)
+_UNLOCK_SECONDS = 2.0
 
 # Prints the version of python and the digest of the agent file that lies there, or "-".
 _PROBE = (
@@ -271,9 +272,9 @@ class AgentClient:
         try:
             yield
         finally:
-            # when the connection is gone the lock is gone with it
+            # when the connection is gone the lock is gone with it, so there is no point in waiting long
             with contextlib.suppress(ConnectionLostError, DeviceTimeoutError):
-                self._ask("unlock", path=path)
+                self._ask("unlock", timeout=_UNLOCK_SECONDS, path=path)
 
     def keep_alive(self, every: float = 60.0) -> None:
         """Let the agent know that we are there, if it has not heard of us for a while."""
