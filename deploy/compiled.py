@@ -1,11 +1,12 @@
-"""What a compiled file asks of a device, read from the file itself."""
+"""What lies in a compiled file: its packages, and what they ask of a device."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from compiler.facts import CUSTOM_OPERATOR
-from compiler.graph import parse_model
+from compiler.graph import Model, parse_model
+from compiler.package import Package, read_custom_options, read_package
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,23 @@ class CompiledFacts:
     token: str
 
 
+def packages_in(model: Model) -> dict[int, Package]:
+    """Return the packages of a model by the index of their custom operator.
+
+    Raises
+    ------
+    PackageError
+        A package is damaged.
+    """
+    packages = {}
+    for operator in model.main.operators:
+        if operator.custom_name == CUSTOM_OPERATOR:
+            options = b"" if operator.custom_options is None else operator.custom_options.tobytes()
+            what = f"{operator.title} of {model.source}"
+            packages[operator.index] = read_package(read_custom_options(options, what).package, what)
+    return packages
+
+
 def facts_of(data: bytes, name: str) -> CompiledFacts:
     """Read the facts off a compiled .tflite file.
 
@@ -40,12 +58,7 @@ def facts_of(data: bytes, name: str) -> CompiledFacts:
     InvalidModelError, PackageError
         The file is no model, or its package is damaged.
     """
-    model = parse_model(data, name)
-    packages = ()
-    if any(op.custom_name == CUSTOM_OPERATOR for op in model.main.operators):
-        from compiler.package import packages_of
-
-        packages = tuple(packages_of(model).values())
+    packages = tuple(packages_in(parse_model(data, name)).values())
     tokens = [package.execution.token for package in packages if package.execution.token]
     return CompiledFacts(
         on_tpu=bool(packages),

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from compiler.facts import CUSTOM_OPERATOR
 from compiler.graph import Graph, Model, Operator, Tensor, serialize_model
 from compiler.graph.interpreter import TfliteModel
-from compiler.package.model import Layer, Package
+from compiler.package import Layer, Package, decode_output, encode_input
+from deploy.compiled import packages_in
 from deploy.errors import VirtualDeviceError
 from deploy.virtual.tpu import VirtualTpu
 
@@ -35,8 +36,6 @@ class TpuStep:
 
     def run(self, tpu: VirtualTpu, values: dict[int, Array]) -> float:
         """Run on an Edge TPU, add the results to `values`, return the simulated microseconds."""
-        from compiler.package import decode_output, encode_input
-
         executable = self.package.execution
         inputs = {layer.name: encode_input(layer, values[self.tensor(layer).index]) for layer in executable.inputs}
         run = tpu.invoke(self.package, inputs)
@@ -108,11 +107,7 @@ def steps_of(model: Model) -> tuple[Step, ...]:
 
 
 def _steps(model: Model) -> Iterator[Step]:
-    packages = {}
-    if any(op.custom_name == CUSTOM_OPERATOR for op in model.main.operators):
-        from compiler.package import packages_of
-
-        packages = packages_of(model)
+    packages = packages_in(model)
     graph = model.main
     for on_tpu, group in groupby(graph.operators, key=lambda op: op.custom_name == CUSTOM_OPERATOR):
         operators = tuple(group)

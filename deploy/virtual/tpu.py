@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from compiler.package.model import Executable, Package
+from compiler.package import Executable, Package
 from deploy.errors import RuntimeTooOldError
 from deploy.virtual.bus import CLOCK_MEGAHERTZ, Bus
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 
 from deploy.inventory import LocalDevice
 from deploy.session import DeviceSession, connect
+
+# the modules beside this file that several tests share
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

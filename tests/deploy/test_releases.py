@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from faults import BreakingTransport
+from breaking_transport import BreakingTransport
 
 from deploy.errors import (
     ChecksumMismatchError,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from compiler.package.model import Executable, ExecutableType, InstructionChunk, Package
+from compiler.package import Executable, ExecutableType, InstructionChunk, Package
 from deploy.errors import RuntimeTooOldError
 from deploy.virtual.bus import BUSES, CLOCK_MEGAHERTZ
 from deploy.virtual.tpu import Counters, VirtualTpu
