@@ -96,7 +96,8 @@ class SshServer:
                 f"AuthorizedKeysFile {self.folder / 'authorized_keys'}",
                 f"PidFile {self.folder / 'sshd.pid'}",
                 "StrictModes no",
-                "UsePAM no",
+                # without PAM, sshd itself refuses accounts whose password is locked
+                f"UsePAM {'yes' if _is_locked(self.user) else 'no'}",
                 "PermitRootLogin prohibit-password",
                 "PasswordAuthentication no",
                 "KbdInteractiveAuthentication no",
@@ -137,6 +138,16 @@ class SshServer:
     def stop(self) -> None:
         if self._process is not None:
             self.kill()
+
+
+def _is_locked(user: str) -> bool:
+    """Tell whether the account's password is locked; who may not look is not asked by sshd either."""
+    with contextlib.suppress(OSError):
+        for line in Path("/etc/shadow").read_text().splitlines():
+            name, password, *_ = line.split(":")
+            if name == user:
+                return password.startswith("!")
+    return False
 
 
 def _is_sshd(process: int) -> bool:

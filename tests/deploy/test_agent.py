@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -9,8 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from compiler.graph import serialize_model
+from compiler.graph.build import GraphBuilder
+from compiler.graph.interpreter import TfliteModel
 from deploy.agent import etpu_agent
 from deploy.agent.client import AgentClient, upload_agent
 from deploy.errors import (
@@ -150,6 +155,39 @@ def test_errors_of_the_agent(session: DeviceSession, tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="FileNotFoundError"):
         session.agent.verify([str(tmp_path / "missing")])
     assert session.agent.hello().agent == etpu_agent.VERSION
+
+
+@pytest.mark.parametrize(
+    ("python", "name"),
+    [
+        (sys.executable, "ai_edge_litert"),
+        pytest.param(
+            os.environ.get("ETPU_TFLITE_RUNTIME_PYTHON", ""),
+            "tflite_runtime",
+            marks=pytest.mark.skipif("ETPU_TFLITE_RUNTIME_PYTHON" not in os.environ, reason="no tflite_runtime here"),
+        ),
+    ],
+)
+def test_models_run_with_what_the_device_has(tmp_path: Path, python: str, name: str) -> None:
+    builder = GraphBuilder()
+    x = builder.add_input((1, 16), scale=0.1)
+    weights = builder.quantized_weights(np.random.default_rng(3).normal(size=(16, 16)))
+    model = serialize_model(builder.build(builder.fully_connected(x, weights, scale=0.4)))
+    value = np.arange(-8, 8, dtype=np.int8).reshape(1, 16)
+    agent = AgentClient(LocalTransport("x", str(tmp_path)), python=python)
+    try:
+        assert agent.hello().runtimes[name]
+        loaded = agent.load(model, None)
+        assert loaded.runtime == name
+        inference = agent.run(loaded, [value.tobytes()])
+        runs = agent.time(loaded, 4)
+    finally:
+        agent.close()
+    (expected,) = TfliteModel(model).run([value])
+    assert inference.outputs == (expected.tobytes(),)
+    assert inference.timing.total_us > 0 and inference.timing.device_us is None
+    assert not inference.simulated
+    assert len(runs.timings) == 4 and not runs.cold
 
 
 def test_lock_ends_with_the_agent(session: DeviceSession, local: LocalDevice, tmp_path: Path) -> None:
