@@ -7,7 +7,8 @@ was read from, and are written back unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
@@ -51,16 +52,40 @@ class TensorType(IntEnum):
         return np.dtype(name) if name else None
 
     @property
+    def bits(self) -> int | None:
+        """Bits of one element as a file stores it, None where elements have no fixed size."""
+        if self in _PACKED_BITS:
+            return _PACKED_BITS[self]
+        dtype = self.numpy
+        return dtype.itemsize * 8 if dtype is not None else None
+
+    @property
     def is_8bit(self) -> bool:
         """True for the two types the Edge TPU computes in."""
         return self in (TensorType.INT8, TensorType.UINT8)
 
+    @property
+    def is_float(self) -> bool:
+        """True for real and complex floating point types."""
+        return self in _FLOATS
+
 
 _WITHOUT_NUMPY = ("STRING", "RESOURCE", "VARIANT", "INT4", "BFLOAT16", "INT2", "UINT4", "FLOAT8_E4M3FN", "FLOAT8_E5M2")
 _NUMPY_TYPES: dict[str, str] = dict.fromkeys(_WITHOUT_NUMPY, "")
+_PACKED_BITS = {
+    TensorType.INT2: 2, TensorType.INT4: 4, TensorType.UINT4: 4, TensorType.FLOAT8_E4M3FN: 8,
+    TensorType.FLOAT8_E5M2: 8, TensorType.BFLOAT16: 16,
+}
+_FLOATS = frozenset({
+    TensorType.FLOAT16, TensorType.FLOAT32, TensorType.FLOAT64, TensorType.BFLOAT16, TensorType.FLOAT8_E4M3FN,
+    TensorType.FLOAT8_E5M2, TensorType.COMPLEX64, TensorType.COMPLEX128,
+})
+ACTIVATIONS = {0: "NONE", 1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6", 4: "TANH", 5: "SIGN_BIT"}
+"""Fused activations, numbered as in schema version 3."""
+_NO_FLOATS: npt.NDArray[np.float32] = np.zeros(0, np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Quantization:
     """Affine quantization: real = scale * (value - zero_point).
 
@@ -70,11 +95,17 @@ class Quantization:
         float32, one element, or one per slice along ``axis``.
     zero_points:
         int64, same shape as scales.
+    axis:
+        Dimension of the tensor that the scales run along.
+    minimum, maximum:
+        float32, the range seen in training or calibration; empty when the file states none.
     """
 
     scales: npt.NDArray[np.float32]
     zero_points: npt.NDArray[np.int64]
     axis: int = 0
+    minimum: npt.NDArray[np.float32] = field(default_factory=lambda: _NO_FLOATS, repr=False)
+    maximum: npt.NDArray[np.float32] = field(default_factory=lambda: _NO_FLOATS, repr=False)
 
     @property
     def scale(self) -> float:
@@ -91,10 +122,19 @@ class Quantization:
         """True when slices along ``axis`` have scales of their own."""
         return self.scales.size > 1
 
+    def same_as(self, other: Quantization | None) -> bool:
+        """True when the other maps every value to the same real number."""
+        return (
+            other is not None
+            and np.array_equal(self.scales, other.scales)
+            and np.array_equal(self.zero_points, other.zero_points)
+            and (not self.per_channel or self.axis == other.axis)
+        )
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Tensor:
-    """A tensor of a graph.
+    """A tensor of a graph; two tensors are equal when they are the same object.
 
     Attributes
     ----------
@@ -114,7 +154,7 @@ class Tensor:
     data: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
     signature: tuple[int, ...] = ()
     is_variable: bool = False
-    raw: Any = field(default=None, repr=False, compare=False)
+    raw: Any = field(default=None, repr=False)
 
     @property
     def is_constant(self) -> bool:
@@ -123,13 +163,16 @@ class Tensor:
 
     @property
     def elements(self) -> int:
-        """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        """Number of elements of the stated shape."""
+        return math.prod(self.shape)
 
     @property
     def is_dynamic(self) -> bool:
-        """True when a dimension is only known at run time."""
-        return any(d < 0 for d in (*self.signature, *self.shape))
+        """True when a dimension other than the batch is only known at run time.
+
+        Converters leave the batch open (-1) and state one in the shape; such models compile.
+        """
+        return any(d < 0 for d in (*self.signature[1:], *self.shape))
 
     def array(self) -> npt.NDArray[Any]:
         """Return the constant data in its own type and shape.
@@ -145,9 +188,9 @@ class Tensor:
         return self.data.view(dtype).reshape(self.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Operator:
-    """An operator of a graph.
+    """An operator of a graph; two operators are equal when they are the same object.
 
     Attributes
     ----------
@@ -157,26 +200,42 @@ class Operator:
         Tensor indices; -1 for an omitted optional input.
     options:
         Schema object of the builtin options (read only by convention), or None.
+    custom_name, custom_options:
+        Name and read-only bytes of a custom operator; "" and None otherwise.
+    version, code:
+        Version and number of the operator code.
+    intermediates:
+        Indices of scratch tensors whose quantization the operator needs (LSTM).
+    mutating:
+        Which inputs the operator writes (variable tensors); () when the file does not say.
     """
 
     index: int
     name: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    options: Any = field(default=None, repr=False, compare=False)
+    options: Any = field(default=None, repr=False)
     custom_name: str = ""
-    custom_options: npt.NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+    custom_options: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
     version: int = 1
     code: int = 0
-    raw: Any = field(default=None, repr=False, compare=False)
+    raw: Any = field(default=None, repr=False)
+    intermediates: tuple[int, ...] = ()
+    mutating: tuple[bool, ...] = ()
 
     @property
     def title(self) -> str:
         """How messages name the operator."""
         return f"{self.custom_name or self.name} (operator {self.index})"
 
+    @property
+    def activation(self) -> str:
+        """Fused activation by its schema name (``NONE``, ``RELU``, ``RELU_N1_TO_1``, ``RELU6``, ...)."""
+        number = getattr(self.options, "fusedActivationFunction", 0)
+        return ACTIVATIONS.get(number, f"ACTIVATION_{number}")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Graph:
     """A subgraph: tensors, operators in execution order, inputs and outputs (tensor indices)."""
 
@@ -185,7 +244,7 @@ class Graph:
     operators: tuple[Operator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    raw: Any = field(default=None, repr=False, compare=False)
+    raw: Any = field(default=None, repr=False)
 
     @cached_property
     def producers(self) -> dict[int, Operator]:
@@ -218,8 +277,41 @@ class Graph:
             if t >= 0 and not self.tensors[t].is_constant:
                 yield self.tensors[t]
 
+    def used_tensors(self) -> tuple[Tensor, ...]:
+        """Return the tensors that an operator, a graph input or a graph output refers to, by index."""
+        used = {*self.inputs, *self.outputs}
+        for op in self.operators:
+            used.update(op.inputs, op.outputs, op.intermediates)
+        return tuple(t for t in self.tensors if t.index in used)
+
+    def float_tensors(self) -> tuple[Tensor, ...]:
+        """Return the used tensors of a floating point type, by index."""
+        return tuple(t for t in self.used_tensors() if t.type.is_float)
+
+    def dynamic_tensors(self) -> tuple[Tensor, ...]:
+        """Return the used tensors with a dimension (other than the batch) that is known at run time only."""
+        return tuple(t for t in self.used_tensors() if t.is_dynamic)
+
 
 @dataclass(frozen=True)
+class Signature:
+    """A named entry point of a model.
+
+    Attributes
+    ----------
+    inputs, outputs:
+        Pairs of argument name and tensor index.
+    graph:
+        Index of the graph that it runs.
+    """
+
+    key: str
+    inputs: tuple[tuple[str, int], ...]
+    outputs: tuple[tuple[str, int], ...]
+    graph: int = 0
+
+
+@dataclass(frozen=True, eq=False)
 class Model:
     """A TensorFlow Lite file.
 
@@ -231,6 +323,10 @@ class Model:
         Bytes of the file; 0 when the model was not read from one.
     metadata:
         Named blobs.
+    signatures:
+        Entry points. A pass that renumbers tensors must renumber or drop them.
+    constants_behind:
+        True when the file keeps constants behind the flatbuffer, as files of more than 2 GB do.
     """
 
     graphs: tuple[Graph, ...]
@@ -239,7 +335,9 @@ class Model:
     metadata: tuple[tuple[str, npt.NDArray[np.uint8]], ...] = ()
     source: str = "model"
     size: int = 0
-    raw: Any = field(default=None, repr=False, compare=False)
+    raw: Any = field(default=None, repr=False)
+    signatures: tuple[Signature, ...] = ()
+    constants_behind: bool = False
 
     @property
     def main(self) -> Graph:
@@ -249,8 +347,3 @@ class Model:
     def with_main(self, graph: Graph) -> Model:
         """Return a copy with another first graph."""
         return replace(self, graphs=(graph, *self.graphs[1:]))
-
-
-def float32(values: Sequence[float] | float) -> npt.NDArray[np.float32]:
-    """Return a one-dimensional float32 array."""
-    return np.atleast_1d(np.asarray(values, np.float32))

@@ -33,6 +33,8 @@ class ParameterTensor:
         Bytes that travel with every inference when the tensor is not cached.
     tiles:
         Local tensors: the number of tiles, always tiles 0, 1, ...
+    last_rows:
+        Rows of the last of these tiles when it has fewer.
     reads:
         How often one inference reads the tensor (layers computed in bands read several times).
     depthwise:
@@ -46,6 +48,7 @@ class ParameterTensor:
     rows: int
     streamed_bytes: int
     tiles: int = 1
+    last_rows: int | None = None
     reads: int = 1
     depthwise: bool = False
     cacheable: bool = True
@@ -53,7 +56,14 @@ class ParameterTensor:
     @property
     def total_rows(self) -> int:
         """Wide rows over all tiles."""
-        return self.rows * self.tiles if self.kind is Kind.LOCAL else self.rows
+        if self.kind is Kind.RING:
+            return self.rows
+        return self.rows * (self.tiles - 1) + self.rows_on(self.tiles - 1)
+
+    def rows_on(self, tile: int) -> int:
+        """Wide rows of a local tensor on one of its tiles."""
+        last = self.last_rows is not None and tile == self.tiles - 1
+        return self.last_rows if last and self.last_rows is not None else self.rows
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ class TileMemory:
             return ()
         for tile in range(tensor.tiles):
             self._bottom[tile] = row + tensor.rows
-        return tuple(Piece(tile, row, 0, tensor.rows) for tile in range(tensor.tiles))
+        return tuple(Piece(tile, row, 0, tensor.rows_on(tile)) for tile in range(tensor.tiles))
 
     def _assign(self, tensors: Sequence[ParameterTensor]) -> dict[int, list[tuple[int, int]]]:
         """Choose owner tiles: tensor index -> (tile, rows) of its pieces."""
@@ -227,7 +227,8 @@ def _choose(heap: TileHeap, rows: int, free: list[int]) -> list[tuple[int, int]]
     return chosen
 
 
-def _attempt(heap: TileHeap, k: int, part: int, free: list[int]) -> tuple[list[tuple[int, int]], tuple[int, int] | None]:
+def _attempt(heap: TileHeap, k: int, part: int,
+             free: list[int]) -> tuple[list[tuple[int, int]], tuple[int, int] | None]:
     """Take k tiles with room for ``part`` rows each; returns those taken and the one that ended it."""
     held: list[tuple[int, int]] = []
     while len(held) < k and len(heap):

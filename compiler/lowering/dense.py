@@ -1,0 +1,413 @@
+"""Fully connected networks: every tile computes output channels of its own.
+
+The input vector is cut into slices, one per tile, which the host's data reach over the ring bus.
+Before each layer the slices are gathered: every owner sends its own over the ring and every tile
+that computes writes all of them into its narrow memory. Weights lie in the wide memory of the
+tile that uses them. The forms and their order follow the official compiler 16.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from compiler.beagle.isa.counters import DmaTag, ScalarCounter, TileCounter
+from compiler.errors import CompilationError
+from compiler.facts import (
+    ACTIVATION_FIFO_WORDS,
+    LANES,
+    NARROW_BYTES,
+    TILE_COLUMNS,
+    TILES,
+    WIDE_ROW_BYTES,
+    WIDE_ROWS,
+)
+from compiler.lowering.builder import (
+    ALL_TILES,
+    LAYER_COUNTERS,
+    Program,
+    ProgramBuilder,
+    address_pair,
+    linear,
+    signal,
+    walk,
+    watch,
+)
+from compiler.lowering.parameters import DenseParameters, round_up
+from compiler.package.model import BaseAddress
+
+ROW_WORDS = WIDE_ROW_BYTES // 4
+HALF_ACTIVATION_FIFO = ACTIVATION_FIFO_WORDS // 2
+ACTIVATION_CREDITS = ACTIVATION_FIFO_WORDS - 4
+"""Credits that the infeed may use up before entries are popped."""
+SEND_ROW = WIDE_ROWS - 6
+"""Wide row in which an owner collects what it sends."""
+RECEIVE_ROW = WIDE_ROWS - 2
+"""Wide row in which packets arrive; also the row results leave through."""
+MIN_SLICE_BYTES = 64
+_FLOAT_ONE = 0x3F800000
+
+
+@dataclass(frozen=True)
+class DenseLayer:
+    """A fully connected layer ready for code generation.
+
+    Attributes
+    ----------
+    row:
+        First wide row of its parameters, the same on all its tiles.
+    in_zero_point, out_zero_point:
+        Unsigned domain.
+    clamp_low, clamp_high:
+        Bit patterns of float32 bounds.
+    """
+
+    name: str
+    parameters: DenseParameters
+    row: int
+    in_zero_point: int
+    out_zero_point: int
+    clamp_low: int
+    clamp_high: int
+
+    @property
+    def groups_per_tile(self) -> int:
+        """Groups of 64 output channels on each tile (the last may have fewer)."""
+        return -(-self.parameters.groups // TILES)
+
+    @property
+    def tiles(self) -> int:
+        """Number of tiles that compute: tiles 0, 1, ..."""
+        return -(-self.parameters.groups // self.groups_per_tile)
+
+    def groups_on(self, tile: int) -> int:
+        """Groups of one tile."""
+        q = self.groups_per_tile
+        return min(q, self.parameters.groups - tile * q)
+
+    def lanes_of_last_group(self, tile: int) -> int:
+        """Active lanes of the last group of a tile, a multiple of four."""
+        first = (tile * self.groups_per_tile + self.groups_on(tile) - 1) * LANES
+        return min(LANES, round_up(self.parameters.outputs - first, 4))
+
+    def bytes_on(self, tile: int) -> int:
+        """Output bytes of one tile."""
+        return (self.groups_on(tile) - 1) * LANES + self.lanes_of_last_group(tile)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of a vector in the narrow memory of one tile, in words."""
+
+    tile: int
+    word: int
+    words: int
+
+
+@dataclass(frozen=True)
+class DenseBuffers:
+    """Byte addresses in narrow memory.
+
+    Attributes
+    ----------
+    outputs:
+        Result of each layer.
+    staging:
+        Slices from the host.
+    used:
+        Bytes used in all.
+    """
+
+    outputs: tuple[int, ...]
+    staging: int
+    used: int
+
+
+def allocate(layers: Sequence[DenseLayer]) -> DenseBuffers:
+    """Place vectors in narrow memory: gathered inputs at 0, results behind them.
+
+    Raises
+    ------
+    CompilationError
+        When they do not fit.
+    """
+    inputs = [round_up(layer.parameters.inputs, 4) for layer in layers]
+    outputs = []
+    end = 0
+    for i, layer in enumerate(layers):
+        at = max(inputs[i], inputs[i + 1] if i + 1 < len(layers) else 0)
+        outputs.append(at)
+        end = max(end, at + layer.bytes_on(0))
+    staging = round_up(max(inputs), 256) + 512
+    used = max(staging + min(slice_bytes(layers[0].parameters.inputs), inputs[0]), end)
+    if used > NARROW_BYTES:
+        widest = max(layers, key=lambda layer: layer.parameters.inputs)
+        raise CompilationError(
+            f"{widest.name}: its input of {widest.parameters.inputs} elements needs {used} bytes of narrow memory on "
+            f"each tile, the limit is {NARROW_BYTES}.", advice=f"At most about {NARROW_BYTES - 1024} inputs fit.")
+    return DenseBuffers(tuple(outputs), staging, used)
+
+
+def slice_bytes(inputs: int) -> int:
+    """Bytes of the input vector that each tile receives from the host."""
+    return max(MIN_SLICE_BYTES, round_up(-(-inputs // TILES), 4))
+
+
+def staging_row(inputs: int) -> int:
+    """Lowest wide row that a dense program uses for itself."""
+    return min(WIDE_ROWS - 2 * -(-inputs // WIDE_ROW_BYTES), SEND_ROW)
+
+
+def dense_program(layers: Sequence[DenseLayer], input_name: str, output_name: str, *, input_bytes: int,
+                  output_bytes: int) -> Program:
+    """Write the program of a chain of dense layers.
+
+    Parameters
+    ----------
+    input_bytes, output_bytes:
+        Host transfers, bytes.
+    """
+    b = ProgramBuilder()
+    buffers = allocate(layers)
+    begin(b)
+    slices = _input(b, layers[0], input_name, input_bytes, buffers.staging)
+    for i, layer in enumerate(layers):
+        if i:
+            b.tile_fence(reset=LAYER_COUNTERS)
+        gather(b, slices, layer.tiles)
+        compute(b, layer, buffers.outputs[i])
+        slices = [Slice(t, buffers.outputs[i] // 4, layer.bytes_on(t) // 4) for t in range(layer.tiles)]
+    _output(b, slices, output_name, output_bytes)
+    return b.finish(first_register=4)
+
+
+def begin(b: ProgramBuilder) -> None:
+    """Prologue of execution programs."""
+    b.reset_chip()
+    low, high = address_pair(BaseAddress.PARAMETER)
+    b.load(1, address=low)
+    b.load(0, address=high)
+    low, high = address_pair(BaseAddress.SCRATCH)
+    b.load(3, address=low)
+    b.load(2, address=high)
+    b.scalar_fence(reset=1 << ScalarCounter.AVDATA_POP | 1 << ScalarCounter.AVDATA_INFEED, tiles=False)
+    b.barrier()
+
+
+def _input(b: ProgramBuilder, layer: DenseLayer, name: str, size: int, staging: int) -> list[Slice]:
+    """Bring the input vector to its owners; returns their slices."""
+    b.tile_fence(engines=1 << 5)
+    low, high = address_pair(BaseAddress.INPUT, name)
+    b.load(10, address=high)
+    b.load(11, address=low)
+    b.scalar_fence(reset=1 << ScalarCounter.AVDATA_INFEED, value=ACTIVATION_CREDITS, tiles=False)
+    b.scalar_fence(reset=1 << ScalarCounter.AVDATA_POP, tiles=False)
+    b.emit("infeed", linear("fifo", 0, size // 8, HALF_ACTIVATION_FIFO), signal("filled", 0),
+           watch(0, ScalarCounter.AVDATA_INFEED, 0, level=0), stream=1)
+    _start_transfer(b, BaseAddress.INPUT, name, size, DmaTag.INPUT)
+    inputs = layer.parameters.inputs
+    rows = -(-inputs // WIDE_ROW_BYTES)
+    base = WIDE_ROWS - 2 * rows
+    slices = _slices(inputs, staging)
+    _distribute(b, slices, base, inputs)
+    for first in range(0, len(slices), TILE_COLUMNS):
+        _pop_tile_row(b, slices[first:first + TILE_COLUMNS], first, base, rows, inputs)
+    b.tile_fence()
+    b.tile_fence(reset=LAYER_COUNTERS)
+    b.barrier()
+    return slices
+
+
+def _slices(inputs: int, staging: int) -> list[Slice]:
+    step = slice_bytes(inputs)
+    return [Slice(tile, staging // 4, -(-min(step, inputs - at) // 4)) for tile, at in
+            enumerate(range(0, inputs, step))]
+
+
+def _distribute(b: ProgramBuilder, slices: Sequence[Slice], base: int, inputs: int) -> None:
+    """Each tile takes its own words out of the rows that its tile row receives."""
+    step = slice_bytes(inputs) // 4
+    classes: dict[tuple[int, int, int], int] = {}
+    for s in slices:
+        offset = s.tile % TILE_COLUMNS * step
+        key = (offset // ROW_WORDS, offset % ROW_WORDS, s.words)
+        classes[key] = classes.get(key, 0) | 1 << s.tile
+    word = slices[0].word
+    for (row, skip, words), mask in classes.items():
+        prefix = {}
+        if skip:
+            prefix = {"prefix.enable": 1, "prefix.level": 1, "prefix.start": word, "prefix.count_m1": skip - 1,
+                      "prefix.last": word + skip - 1}
+        lines = -(-(skip + words) // ROW_WORDS)
+        b.tile("wide_to_narrow", mask, walk("src", base + row, [(lines, 1)], total_dims=4, mask=int(lines > 1)),
+               walk("dst", word, [(words, 1)], total_dims=6, level=1, slot=ROW_WORDS), prefix,
+               watch(0, TileCounter.RING_READ_A, 1), watch(1, TileCounter.AVDATA, -1, side=1), signal("done", 0),
+               drop_level=2 if skip else 1)
+
+
+def _pop_tile_row(b: ProgramBuilder, slices: Sequence[Slice], first: int, base: int, rows: int, inputs: int) -> None:
+    """Send one tile row its part of the input."""
+    mask = sum(1 << s.tile for s in slices)
+    step = slice_bytes(inputs)
+    size = min(inputs, (first + len(slices)) * step) - first * step
+    lines = -(-size // WIDE_ROW_BYTES)
+    b.tile("ring_receive_a", mask,
+           walk("dst", base, [(lines, 1)], total_dims=4, mask=int(rows > 1), level=1, slot=rows),
+           watch(0, TileCounter.WIDE_TO_NARROW, -ROW_WORDS * rows, step=ROW_WORDS * rows, side=1), signal("read", 1))
+    word = first * step // 8
+    b.emit("pop", linear("fifo", word, -(-size // 8), HALF_ACTIVATION_FIFO), signal("credit", 0),
+           watch(0, ScalarCounter.AVDATA_POP, word + 1, level=0), source=1, constant392=1, receivers=mask,
+           lanes_m1=ROW_WORDS - 1)
+
+
+def gather(b: ProgramBuilder, slices: Sequence[Slice], receivers: int) -> None:
+    """Collect the slices of a vector in the narrow memory of tiles 0..receivers-1, from address 0 on."""
+    mask = (1 << receivers) - 1
+    pieces = [(s.tile, s.word + at, min(ROW_WORDS, s.words - at), at // ROW_WORDS)
+              for s in slices for at in range(0, s.words, ROW_WORDS)]
+    place = 0
+    for index, (tile, word, words, earlier) in enumerate(pieces):
+        b.tile("wide_to_narrow", mask, walk("src", RECEIVE_ROW, [(1, 1)], total_dims=4, mask=0, level=1, slot=1),
+               walk("dst", place, [(words, 1)], total_dims=6, mask=int(words > 1)),
+               watch(0, TileCounter.RING_READ_A, index + 1), signal("done", 0), drop_level=1)
+        b.tile("ring_receive_a", mask, walk("dst", RECEIVE_ROW, [(1, 1)], total_dims=4, mask=0, level=1, slot=1),
+               watch(0, TileCounter.WIDE_TO_NARROW, place - ROW_WORDS, step=ROW_WORDS, side=1), signal("read", 1))
+        b.tile("ring_send", 1 << tile, walk("src", SEND_ROW, [(1, 1)], total_dims=4, mask=1, level=1, slot=1),
+               _turn(b), watch(1, TileCounter.NARROW_TO_WIDE, earlier + 1), signal("write", 1), signal("producer", 2),
+               receivers=mask)
+        # A tile that sends several pieces collects the next one only after the last has left.
+        free = earlier if earlier else -1
+        b.tile("narrow_to_wide", 1 << tile, walk("src", word, [(words, 1)], total_dims=6, mask=int(words > 1)),
+               walk("dst", SEND_ROW, [(1, 1)], total_dims=4, mask=0, level=1, slot=1),
+               watch(0, TileCounter.RING_WRITE, free, side=1), signal("done", 1), flush_level=1)
+        place += words
+    b.barrier()
+    b.tile_fence(reset=LAYER_COUNTERS)
+    b.scalar_fence(tiles=False)
+    b.tile_fence(reset=LAYER_COUNTERS)
+
+
+def _turn(b: ProgramBuilder) -> dict[str, int]:
+    """Watch for this sender's turn on ring A."""
+    turn = watch(0, TileCounter.RING_PRODUCER_A, b.producer_turns, level=2)
+    b.producer_turns += 1
+    return turn
+
+
+def compute(b: ProgramBuilder, layer: DenseLayer, out: int) -> None:
+    """Load scaling registers and multiply, on all tiles of a layer."""
+    kinds = [(layer.groups_on(t), layer.lanes_of_last_group(t)) for t in range(layer.tiles)]
+    shapes: dict[tuple[int, int], int] = {}
+    for tile, kind in enumerate(kinds):
+        shapes[kind] = shapes.get(kind, 0) | 1 << tile
+    by_groups: dict[int, int] = {}
+    for (groups, _), mask in shapes.items():
+        by_groups[groups] = by_groups.get(groups, 0) | mask
+    for groups, mask in by_groups.items():
+        _load_scaling(b, layer, groups, mask)
+    for (groups, lanes), mask in shapes.items():
+        _multiply(b, layer, out, groups, lanes, mask)
+    b.tile_fence(reset=LAYER_COUNTERS)
+    b.barrier(reset=LAYER_COUNTERS)
+
+
+def _scaling_lines(p: DenseParameters) -> int:
+    return int(p.has_factor_row) + int(p.bias is not None)
+
+
+def _load_scaling(b: ProgramBuilder, layer: DenseLayer, groups: int, mask: int) -> None:
+    p = layer.parameters
+    lines = _scaling_lines(p)
+    if not lines:
+        return
+    entries = ROW_WORDS // 2
+    src = [(lines, 1)] if groups == 1 else [(lines, 1), (groups, p.header_rows)]
+    dst = [(entries, 1), (lines, LANES)] if groups == 1 else [(entries, 1), (lines, LANES), (groups, 0)]
+    b.tile("wide_to_narrow", mask, walk("src", layer.row, src, total_dims=4),
+           walk("dst", 0 if p.has_factor_row else LANES, dst, total_dims=6, level=2, slot=entries),
+           watch(0, TileCounter.AVDATA, -1, level=2, side=1), signal("done", 2), to_scaling=1, drop_level=1)
+
+
+def _multiply(b: ProgramBuilder, layer: DenseLayer, out: int, groups: int, lanes: int, mask: int) -> None:
+    p = layer.parameters
+    base = layer.row + layer.groups_on(0) * p.header_rows
+    if groups != layer.groups_on(0):
+        base = layer.row + groups * p.header_rows
+    size = round_up(p.inputs, 4)
+    first_lanes = LANES if groups > 1 else lanes
+    epilogue = (2, lanes // 4, LANES - lanes) if groups > 1 and lanes < LANES else None
+    steps = p.main_rows
+    scaled = _scaling_lines(p) > 0
+    loops = {"loop0": steps - 1, "loop1": groups - 1}
+    out_size = layer.bytes_on(0) if groups == 1 else LANES
+    if groups == 1:
+        out_size = lanes
+    b.tile(
+        "tensor_op", mask, loops,
+        walk("in", 0, [(steps, 4), (1, size), (groups, size if groups == 1 else 0)], total_dims=8),
+        walk("out", out, [(first_lanes // 4, 4), (1, out_size), (groups, out_size)], total_dims=8, epilogue=epilogue),
+        walk("weights", 4 * base, [(steps, 4)] if groups == 1 else [(steps, 4), (groups, 4 * steps)], total_dims=8),
+        walk("partial", 0, [(steps, 0)] if groups == 1 else [(steps, 0), (groups, 0)], total_dims=8),
+        watch(0, TileCounter.WIDE_TO_SCALING, 1) if scaled else {},
+        signal("avdata", 2), signal("parameters", 1),
+        _zero_points(layer, groups),
+        flag1843=1, partial_from_zero=1, no_partial_sums=1, in_zero_point=layer.in_zero_point, channel_group_level=1,
+        reduction=1, lanes_last_m1=lanes - 1, lanes_m1=first_lanes - 1, clamp_high=layer.clamp_high,
+        clamp_low=layer.clamp_low, out_zero_point=layer.out_zero_point, use_bias=int(p.bias is not None),
+        use_multiplier=int(p.has_factor_row),
+        multiplier=_FLOAT_ONE if p.has_factor_row else int(p.factors[:1].view("uint32")[0]),
+    )
+
+
+def _zero_points(layer: DenseLayer, groups: int) -> dict[str, int]:
+    p = layer.parameters
+    if not p.per_channel:
+        return {"weights_zero_point": p.zero_point}
+    first = layer.row + p.header_rows - 1
+    return {"zero_points_per_channel": 1, "zero_point_row.start": first, "zero_point_row.step": p.header_rows - 1
+            if groups == 1 else p.header_rows, "zero_point_row.last": layer.row + groups * p.header_rows - 1}
+
+
+def _start_transfer(b: ProgramBuilder, base: BaseAddress, name: str, size: int, tag: DmaTag) -> None:
+    """Issue a host transfer of a whole buffer whose address is in registers 10 (high) and 11 (low)."""
+    b.copy(5, 11)
+    b.copy(4, 10)
+    _issue(b, base, name, size, tag)
+
+
+def _issue(b: ProgramBuilder, base: BaseAddress, name: str, size: int, tag: DmaTag) -> None:
+    b.copy(6, 5)
+    b.copy(7, 4)
+    b.transfer_hint(base, name, 0, size)
+    b.descriptor(6, 7, 8, size, tag)
+
+
+def _output(b: ProgramBuilder, slices: Sequence[Slice], name: str, size: int) -> None:
+    """Bring the result to the host, tile by tile."""
+    b.barrier()
+    low, high = address_pair(BaseAddress.OUTPUT, name)
+    b.load(10, address=high)
+    b.load(11, address=low)
+    b.copy(5, 11)
+    b.copy(4, 10)
+    for words, group in groupby(slices, key=lambda s: s.words):
+        members = list(group)
+        rows = -(-words // ROW_WORDS)
+        dims = [(1, 1)] if rows == 1 else [(1, 1), (rows, 0)]
+        b.tile("narrow_to_wide", sum(1 << s.tile for s in members),
+               walk("src", members[0].word, [(words, 1)], total_dims=6, mask=int(words > 1)),
+               walk("dst", RECEIVE_ROW, dims, total_dims=4, mask=0, level=1, slot=1),
+               watch(0, TileCounter.RING_WRITE, -1, side=1), signal("done", 1), flush_level=1)
+    _issue(b, BaseAddress.OUTPUT, name, size, DmaTag.OUTPUT)
+    for s in slices:
+        rows = -(-s.words // ROW_WORDS)
+        b.emit("outfeed", walk("fifo", 0, [(-(-s.words // 2), 0)], total_dims=3), signal("credit", 1),
+               constant222=63, to_host=1)
+        dims = [(1, 1)] if rows == 1 else [(1, 1), (rows, 0)]
+        b.tile("ring_send", 1 << s.tile, walk("src", RECEIVE_ROW, dims, total_dims=4, mask=1, level=1, slot=1),
+               _turn(b), watch(1, TileCounter.NARROW_TO_WIDE, 1), signal("write", 1), signal("producer", 2), to_scalar=1)
+    b.tile_fence(reset=LAYER_COUNTERS)
+    b.emit("scalar_fence", {"wait5.value": b.producer_turns, "wait5.enable": 1}, tiles=ALL_TILES,
+           reset=1 << ScalarCounter.PRODUCER_A, engines=0xC)
+    b.barrier(reset=1 << TileCounter.RING_PRODUCER_A)
