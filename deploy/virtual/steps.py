@@ -127,5 +127,6 @@ def _cpu_step(model: Model, operators: Sequence[Operator]) -> CpuStep:
     wanted.update(i for op in graph.operators if op.index not in mine for i in op.inputs)
     outputs = tuple(sorted(produced & wanted))
     part = Graph(graph.name, graph.tensors, tuple(operators), inputs, outputs)
-    # signatures (in raw) name the tensors of the whole graph
-    return CpuStep(replace(model, graphs=(part, *model.graphs[1:]), metadata=(), raw=None), inputs, outputs)
+    # signatures name the tensors of the whole graph
+    rest = replace(model, graphs=(part, *model.graphs[1:]), metadata=(), signatures=(), raw=None)
+    return CpuStep(rest, inputs, outputs)
