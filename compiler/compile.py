@@ -1,0 +1,224 @@
+"""The whole way: a quantized model in, a model for the Edge TPU out."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from compiler.errors import CompilationError, UsageError
+from compiler.facts import RUNTIME_VERSION_CURRENT, RUNTIME_VERSION_LOWEST
+from compiler.graph import Graph, Model, Operator, TensorType, serialize_model
+from compiler.lowering.network import DenseNetwork, LoweredNetwork, objection
+from compiler.lowering.refusal import LoweringRefusal
+from compiler.mapping import MappedGraph, MappingOptions, Status, Verdict, check_model, map_graph
+from compiler.memory.plan import CachePlan, ModelPlan, plan_cache
+from compiler.package.container import with_custom_operators
+from compiler.package.layers import input_layer, vector_output_layer
+from compiler.package.model import Executable, ExecutableType, Package
+from compiler.package.options import CustomOptions, write_custom_options
+from compiler.package.writer import write_package
+
+_INT8_RUNTIME = 12
+"""First runtime that takes int8 host data."""
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """What the user asks of a compilation.
+
+    Attributes
+    ----------
+    token:
+        Parameter-caching token, 64 bits, never zero; None draws one.
+    intermediate_tensors:
+        Per model: names of the outputs of the Edge TPU part.
+    """
+
+    min_runtime_version: int = RUNTIME_VERSION_CURRENT
+    token: int | None = None
+    intermediate_tensors: tuple[tuple[str, ...], ...] = ()
+    multiple_subgraphs: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not RUNTIME_VERSION_LOWEST <= self.min_runtime_version <= RUNTIME_VERSION_CURRENT:
+            raise UsageError(f"min_runtime_version {self.min_runtime_version} is not in "
+                             f"{RUNTIME_VERSION_LOWEST}..{RUNTIME_VERSION_CURRENT}.")
+        if self.token is not None and not 0 < self.token < 1 << 64:
+            raise UsageError(f"the caching token {self.token} is not in 1..2**64-1.")
+
+
+@dataclass(frozen=True)
+class CompiledModel:
+    """A compiled model and the figures of its report.
+
+    Attributes
+    ----------
+    data:
+        The output file.
+    on_chip_used, on_chip_remaining, off_chip:
+        Bytes: cached parameters, what is left for others, streamed parameters.
+    """
+
+    source: Model
+    data: bytes
+    mapped: MappedGraph
+    plan: ModelPlan | None
+    on_chip_used: int
+    on_chip_remaining: int
+    off_chip: int
+    seconds: float
+
+    @property
+    def subgraphs(self) -> int:
+        """Edge TPU subgraphs."""
+        return len(self.mapped.subgraphs)
+
+    @property
+    def on_edge_tpu(self) -> int:
+        """Operators that run on the Edge TPU."""
+        return sum(v.mapped for v in self.mapped.verdicts)
+
+    @property
+    def on_cpu(self) -> int:
+        """Operators that run on the CPU."""
+        return len(self.mapped.verdicts) - self.on_edge_tpu
+
+
+def compile_models(models: Sequence[Model], options: CompileOptions | None = None) -> tuple[CompiledModel, ...]:
+    """Compile models; several share one caching token and the on-chip memory, in this order.
+
+    Raises
+    ------
+    InvalidModelError
+        When a model cannot be compiled by anybody (not quantized, dynamic shapes, ...).
+    CompilationError
+        When the options and the models do not go together.
+    """
+    options = options or CompileOptions()
+    started = time.perf_counter()
+    token = options.token or secrets.randbits(64) or 1
+    jobs = [_Job(model, options, i) for i, model in enumerate(models)]
+    while True:
+        try:
+            networks = [job.network() for job in jobs]
+            plan = _plan(jobs, networks)
+            lowered = [None if network is None else _lower(job, network, plan) for job, network in
+                       zip(jobs, networks, strict=True)]
+            break
+        except _Again:
+            continue
+    seconds = time.perf_counter() - started
+    remaining = plan.remaining
+    compiled = []
+    for job, one in zip(jobs, lowered, strict=True):
+        compiled.append(job.finish(one, token, remaining, seconds))
+    return tuple(compiled)
+
+
+def compile_model(model: Model, options: CompileOptions | None = None) -> CompiledModel:
+    """Compile one model; see :func:`compile_models`."""
+    return compile_models([model], options)[0]
+
+
+class _Again(Exception):  # noqa: N818 - control flow
+    """An operator was refused: map again without it."""
+
+
+class _Job:
+    """One model on its way; operators that code generation refuses are remembered."""
+
+    def __init__(self, model: Model, options: CompileOptions, position: int) -> None:
+        check_model(model)
+        self.model = model
+        self.options = options
+        self.refused: dict[int, Verdict] = {}
+        names = options.intermediate_tensors
+        tensors = names[position] if position < len(names) else ()
+        self.mapping_options = MappingOptions(options.min_runtime_version, tensors, options.multiple_subgraphs)
+        self.mapped: MappedGraph | None = None
+
+    def objection(self, graph: Graph, op: Operator) -> Verdict | None:
+        """Objection of code generation, including refusals found on the way."""
+        return self.refused.get(op.index) or _host_type_objection(graph, op, self.options) or objection(graph, op)
+
+    def network(self) -> DenseNetwork | None:
+        """Map the model and read its subgraph as a network; None when nothing maps."""
+        self.mapped = map_graph(self.model.main, self.mapping_options, self.objection)
+        if not self.mapped.subgraphs:
+            return None
+        try:
+            return DenseNetwork(self.model.main, self.mapped.subgraphs[0])
+        except LoweringRefusal as refused:
+            self.refuse(refused)
+            raise _Again from refused
+
+    def refuse(self, refused: LoweringRefusal) -> None:
+        """Remember a refusal."""
+        if refused.operator in self.refused:
+            raise CompilationError(f"{self.model.source}: {refused.message}") from refused
+        self.refused[refused.operator] = refused.verdict
+
+    def finish(self, lowered: tuple[LoweredNetwork, ModelPlan] | None, token: int, remaining: int,
+               seconds: float) -> CompiledModel:
+        """Put programs into the model."""
+        mapped = self.mapped
+        if mapped is None or lowered is None:
+            mapped = mapped or map_graph(self.model.main, self.mapping_options, self.objection)
+            return CompiledModel(self.model, serialize_model(self.model), mapped, None, 0, remaining, 0, seconds)
+        network, plan = lowered
+        package = build_package(self.model.main, mapped, network, token, self.options.min_runtime_version)
+        blob = write_custom_options(CustomOptions(write_package(package)))
+        part = mapped.subgraphs[0]
+        model = with_custom_operators(self.model, [(part.operators, part.inputs, part.outputs, blob)])
+        return CompiledModel(self.model, serialize_model(model), mapped, plan, plan.used, remaining,
+                             len(network.streamed), seconds)
+
+
+def _host_type_objection(graph: Graph, op: Operator, options: CompileOptions) -> Verdict | None:
+    """Runtimes before 12 exchange uint8 only; int8 graph inputs and outputs need a newer one."""
+    if options.min_runtime_version >= _INT8_RUNTIME:
+        return None
+    for t in graph.activations(op):
+        if t.type is TensorType.INT8 and (t.index in graph.inputs or t.index in graph.outputs):
+            return Verdict(Status.DATA_TYPE, f"{op.title}: {t.name} is INT8 host data, which needs runtime version "
+                           f"{_INT8_RUNTIME}; the model is compiled for {options.min_runtime_version}.",
+                           "Convert the model with uint8 inference input and output types.")
+    return None
+
+
+def _plan(jobs: Sequence[_Job], networks: Sequence[DenseNetwork | None]) -> CachePlan:
+    demands = [network.demand(job.model.source) for job, network in zip(jobs, networks, strict=True)
+               if network is not None]
+    return plan_cache(demands)
+
+
+def _lower(job: _Job, network: DenseNetwork, plan: CachePlan) -> tuple[LoweredNetwork, ModelPlan]:
+    own = next(m for m in plan.models if m.demand.name == job.model.source)
+    try:
+        return network.lower(own), own
+    except LoweringRefusal as refused:
+        job.refuse(refused)
+        raise _Again from refused
+
+
+def build_package(graph: Graph, mapped: MappedGraph, network: LoweredNetwork, token: int,
+                  min_runtime_version: int) -> Package:
+    """Describe the programs for the runtime."""
+    part = mapped.subgraphs[0]
+    execution = Executable(
+        type=ExecutableType.EXECUTION_ONLY if network.caching is not None else ExecutableType.STAND_ALONE,
+        name="model", chunks=network.execution.chunks, parameters=network.streamed, hints=network.execution.hints,
+        inputs=tuple(input_layer(graph.tensors[t]) for t in part.inputs),
+        outputs=tuple(vector_output_layer(graph.tensors[t]) for t in part.outputs),
+        token=token, batch_size=1, chip="beagle", used_narrow_bytes=network.narrow_bytes, serialized_model=b"",
+    )
+    executables = [execution]
+    if network.caching is not None:
+        executables.append(replace(
+            execution, type=ExecutableType.PARAMETER_CACHING, name="Unknown", chunks=network.caching.chunks,
+            parameters=network.cached, hints=network.caching.hints, inputs=(), outputs=(), used_narrow_bytes=0,
+            serialized_model=None))
+    return Package(tuple(executables), min_runtime_version, compiler_version="cl/", model_identifier="")

@@ -1,0 +1,243 @@
+"""From a mapped subgraph to programs and parameters.
+
+Today's families: chains of FULLY_CONNECTED with fused activations, and the border operators that
+cost nothing (QUANTIZE between int8 and uint8, RESHAPE of vectors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compiler.facts import PARAMETER_LINE_BYTES, TILES
+from compiler.graph import Graph, Operator, Tensor
+from compiler.lowering.arithmetic import (
+    ACTIVATION_NAMES,
+    bias_values,
+    clamp,
+    multipliers,
+    unsigned_weights,
+    zero_point,
+)
+from compiler.lowering.builder import Program
+from compiler.lowering.caching_program import CacheSegment, caching_program
+from compiler.lowering.dense import DenseLayer, allocate, dense_program, staging_row
+from compiler.lowering.parameters import DenseParameters, dense_blob, round_up
+from compiler.lowering.refusal import LoweringRefusal
+from compiler.mapping import Status, Subgraph, Verdict
+from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
+from compiler.memory.plan import ModelPlan
+
+_FUSED = (0, 1, 2, 3)
+_FREE = ("QUANTIZE", "RESHAPE")
+
+
+@dataclass(frozen=True)
+class LoweredNetwork:
+    """Programs and parameters of one subgraph.
+
+    Attributes
+    ----------
+    caching:
+        Program that fills the cache, None when nothing is cached.
+    cached, streamed:
+        Parameter blobs of the two programs.
+    narrow_bytes:
+        Narrow memory used per tile.
+    """
+
+    execution: Program
+    caching: Program | None
+    cached: bytes
+    streamed: bytes
+    narrow_bytes: int
+
+
+def refusal(op: Operator, reason: str, advice: str = "") -> Verdict:
+    """Return the verdict for an operator that code generation does not reach."""
+    return Verdict(Status.LIMITATION, f"{op.title}: {reason}", advice)
+
+
+def objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Say why an operator by itself cannot be emitted; None when it can."""
+    if op.name == "FULLY_CONNECTED":
+        return _dense_objection(graph, op)
+    if op.name == "QUANTIZE":
+        return _quantize_objection(graph, op)
+    if op.name == "RESHAPE":
+        vectors = all(_is_vector(t) for t in (graph.tensors[op.inputs[0]], graph.output(op)))
+        return None if vectors else refusal(op, "only reshapes between vectors are generated so far.")
+    return refusal(op, "code for this operator is not generated yet.", "It runs on the CPU.")
+
+
+def _is_vector(t: Tensor) -> bool:
+    return t.elements == (t.shape[-1] if t.shape else 1)
+
+
+def _dense_objection(graph: Graph, op: Operator) -> Verdict | None:
+    x, w, bias = (graph.input(op, i) for i in range(3))
+    y = graph.output(op)
+    if x is None or w is None or not w.is_constant or (bias is not None and not bias.is_constant):
+        return Verdict(Status.NOT_CONSTANT, f"{op.title}: weights and bias must be constants.",
+                       "Freeze the model before converting it.")
+    if w.type is not x.type or x.type is not y.type:
+        return refusal(op, f"mixes {x.type.name}, {w.type.name} and {y.type.name}.", "Quantize all of it to one type.")
+    if w.quantization is None or x.quantization is None or y.quantization is None:
+        return refusal(op, f"weights {w.name}, input or output carry no quantization.")
+    if len(w.shape) != 2 or x.elements != w.shape[1]:
+        return Verdict(Status.OUTPUT_2D, f"{op.title}: {x.name} of shape {list(x.shape)} is more than one vector of "
+                       f"{w.shape[-1]}.", "Use batch size 1.")
+    if op.options is not None and op.options.weightsFormat:
+        return refusal(op, "shuffled weights are not supported.", "Convert with the default weight format.")
+    activation = op.options.fusedActivationFunction if op.options is not None else 0
+    if activation not in _FUSED:
+        return refusal(op, f"the fused activation {ACTIVATION_NAMES.get(activation, activation)} is not supported.")
+    producer = graph.producers.get(x.index)
+    spatial = next((t for t in _upstream_shapes(graph, producer) if not _is_vector(t)), None)
+    if spatial is not None:
+        return refusal(op, f"its input comes from {spatial.name} of shape {list(spatial.shape)}; only vectors so far.")
+    return None
+
+
+def _upstream_shapes(graph: Graph, producer: Operator | None) -> list[Tensor]:
+    """Tensors seen through free operators upstream of an operator."""
+    found = []
+    while producer is not None and producer.name in _FREE:
+        source = graph.tensors[producer.inputs[0]]
+        found.append(source)
+        producer = graph.producers.get(source.index)
+    return found
+
+
+def _quantize_objection(graph: Graph, op: Operator) -> Verdict | None:
+    x, y = graph.tensors[op.inputs[0]], graph.output(op)
+    same = (x.quantization is not None and y.quantization is not None
+            and x.quantization.scale == y.quantization.scale and zero_point(x) == zero_point(y))
+    if same:
+        return None
+    return refusal(op, f"rescales {x.name} to {y.name}; only changes between int8 and uint8 are generated so far.",
+                   "Give both tensors the same scale.")
+
+
+class DenseNetwork:
+    """A chain of dense layers: demand first, programs when the memory is planned.
+
+    Parameters
+    ----------
+    graph, subgraph:
+        What the mapping chose.
+
+    Raises
+    ------
+    LoweringRefusal
+        When the subgraph is no such chain.
+    """
+
+    def __init__(self, graph: Graph, subgraph: Subgraph) -> None:
+        self.graph = graph
+        self.subgraph = subgraph
+        self.operators = self._chain()
+        self.layers = [self._layer(op) for op in self.operators]
+
+    def _chain(self) -> list[Operator]:
+        """Check that the operators form one chain; returns its dense layers."""
+        current = self._start()
+        chain: list[Operator] = []
+        seen = 0
+        while True:
+            users = [op for op in self.graph.consumers.get(current, ()) if op.index in self.subgraph.operators]
+            if not users:
+                break
+            if len(users) > 1:
+                raise LoweringRefusal(users[1].index, refusal(users[1], "shares its input with "
+                                      f"{users[0].title}; only unbranched chains are generated so far."))
+            op = users[0]
+            seen += 1
+            if op.name == "FULLY_CONNECTED":
+                chain.append(op)
+            current = op.outputs[0]
+            if current in self.subgraph.outputs and self._goes_on(current):
+                later = next(o for o in self.graph.consumers[current] if o.index in self.subgraph.operators)
+                raise LoweringRefusal(later.index, refusal(later, f"continues from {self.graph.tensors[current].name}, "
+                                      "which is also an output; only one output is generated so far."))
+        if seen < len(self.subgraph.operators):
+            stray = self.graph.operators[max(self.subgraph.operators)]
+            raise LoweringRefusal(stray.index, refusal(stray, "is not part of one chain from the input."))
+        if not chain:
+            first = self.graph.operators[self.subgraph.operators[0]]
+            raise LoweringRefusal(first.index, refusal(first, "has nothing to compute beside it on the Edge TPU."))
+        return chain
+
+    def _goes_on(self, tensor: int) -> bool:
+        return any(op.index in self.subgraph.operators for op in self.graph.consumers.get(tensor, ()))
+
+    def _start(self) -> int:
+        if len(self.subgraph.inputs) > 1:
+            second = self.graph.consumers[self.subgraph.inputs[1]]
+            op = next(o for o in second if o.index in self.subgraph.operators)
+            raise LoweringRefusal(op.index, refusal(op, "is fed by a second input; only one is generated so far."))
+        return self.subgraph.inputs[0]
+
+    def _layer(self, op: Operator) -> DenseLayer:
+        x, w, bias = (self.graph.input(op, i) for i in range(3))
+        y = self.graph.output(op)
+        assert x is not None and w is not None and w.quantization is not None  # checked by objection()
+        low, high = clamp(y, op.options.fusedActivationFunction if op.options is not None else 0)
+        parameters = DenseParameters(unsigned_weights(w).reshape(w.shape), zero_point(w), w.quantization.per_channel,
+                                     multipliers(x, w, y), bias_values(bias, w.shape[0]))
+        return DenseLayer(op.title, parameters, 0, zero_point(x), zero_point(y), low, high)
+
+    def demand(self, name: str) -> ModelDemand:
+        """Return what the network asks of parameter memory."""
+        staging = staging_row(self.layers[0].parameters.inputs)
+        return ModelDemand(name, tuple(_tensor(layer) for layer in self.layers), staging)
+
+    def lower(self, plan: ModelPlan) -> LoweredNetwork:
+        """Write the programs for a memory plan.
+
+        Raises
+        ------
+        LoweringRefusal
+            When a layer was not given memory: streaming dense layers is not generated so far.
+        """
+        placed = []
+        segments: list[list[CacheSegment]] = []
+        for op, layer, pieces in zip(self.operators, self.layers, plan.pieces, strict=True):
+            if not pieces:
+                raise LoweringRefusal(op.index, refusal(
+                    op, f"its parameters need {_tensor(layer).rows} of {plan.demand.staging_row} wide rows per tile, more "
+                    "than are left; streaming them is not generated yet.", "Use fewer or smaller layers."))
+            placed.append(_at_row(layer, pieces[0].row))
+            segments.append(_segments(placed[-1]))
+        buffers = allocate(placed)
+        source, target = self.graph.tensors[self.subgraph.inputs[0]], self.graph.tensors[self.subgraph.outputs[0]]
+        program = dense_program(placed, source.name, target.name, input_bytes=round_up(source.elements, 8),
+                                output_bytes=round_up(target.elements, 8))
+        cached = b"".join(dense_blob(layer.parameters) for layer in placed)
+        return LoweredNetwork(program, caching_program(segments), cached, b"", buffers.used)
+
+
+def _tensor(layer: DenseLayer) -> ParameterTensor:
+    p = layer.parameters
+    last = layer.groups_on(layer.tiles - 1) * p.group_rows
+    return ParameterTensor(layer.name, Kind.LOCAL, layer.groups_per_tile * p.group_rows,
+                           round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES), layer.tiles, last)
+
+
+def _at_row(layer: DenseLayer, row: int) -> DenseLayer:
+    return DenseLayer(layer.name, layer.parameters, row, layer.in_zero_point, layer.out_zero_point, layer.clamp_low,
+                      layer.clamp_high)
+
+
+def _segments(layer: DenseLayer) -> list[CacheSegment]:
+    p = layer.parameters
+    return [CacheSegment(tile, layer.row, layer.groups_on(tile) * p.group_bytes // PARAMETER_LINE_BYTES, p.lanes,
+                         p.header_rows, layer.groups_on(tile)) for tile in range(layer.tiles)]
+
+
+def families() -> Sequence[str]:
+    """Operators that code is generated for."""
+    return ("FULLY_CONNECTED", *_FREE)
+
+
+__all__ = ["TILES", "DenseNetwork", "LoweredNetwork", "families", "objection", "refusal"]

@@ -1,0 +1,104 @@
+"""The custom operator in a model: put packages in, take them out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from compiler.facts import CUSTOM_OPERATOR
+from compiler.graph import Graph, Model, Operator, Quantization, Tensor
+from compiler.graph.model import Signature
+from compiler.package.model import Package
+from compiler.package.options import read_custom_options
+from compiler.package.reader import read_package
+
+_CUSTOM_CODE = 32
+DESCRIPTION = "Exported from Subgraph."
+
+
+def packages_of(model: Model) -> list[tuple[Operator, Package]]:
+    """Return the custom operators of a compiled model and their packages.
+
+    Raises
+    ------
+    PackageError
+        When one of them is damaged.
+    """
+    found = []
+    for op in model.main.operators:
+        if op.custom_name == CUSTOM_OPERATOR and op.custom_options is not None:
+            what = f"{model.source}: {op.title}"
+            found.append((op, read_package(read_custom_options(op.custom_options.tobytes(), what).package, what)))
+    return found
+
+
+def with_custom_operators(model: Model, parts: Sequence[tuple[Sequence[int], Sequence[int], Sequence[int], bytes]]) -> Model:
+    """Replace sets of operators by custom operators.
+
+    Parameters
+    ----------
+    parts:
+        Per custom operator: indices of the operators it replaces, its input and output tensors, its
+        options.
+
+    Returns
+    -------
+    Model
+        With the tensors that are still used, in their old order.
+    """
+    graph = model.main
+    replaced = {i for operators, *_ in parts for i in operators}
+    nodes = [(op.index, op) for op in graph.operators if op.index not in replaced]
+    nodes += [(min(operators), _custom(inputs, outputs, options)) for operators, inputs, outputs, options in parts]
+    ordered = _in_order(graph, sorted(nodes, key=lambda node: node[0]))
+    used = {t for op in ordered for t in (*op.inputs, *op.outputs) if t >= 0} | {*graph.inputs, *graph.outputs}
+    kept = [t for t in graph.tensors if t.index in used]
+    number = {t.index: i for i, t in enumerate(kept)} | {-1: -1}
+    operators = tuple(replace(op, index=i, inputs=tuple(number[t] for t in op.inputs),
+                              outputs=tuple(number[t] for t in op.outputs)) for i, op in enumerate(ordered))
+    new = replace(graph, tensors=tuple(_clean(t, number[t.index]) for t in kept), operators=operators,
+                  inputs=tuple(number[t] for t in graph.inputs), outputs=tuple(number[t] for t in graph.outputs))
+    return replace(model.with_main(new), description=DESCRIPTION, signatures=_renumbered(model.signatures, number))
+
+
+def _custom(inputs: Sequence[int], outputs: Sequence[int], options: bytes) -> Operator:
+    return Operator(0, "CUSTOM", tuple(inputs), tuple(outputs), custom_name=CUSTOM_OPERATOR,
+                    custom_options=np.frombuffer(options, np.uint8), code=_CUSTOM_CODE)
+
+
+def _in_order(graph: Graph, nodes: list[tuple[int, Operator]]) -> list[Operator]:
+    """Sort operators so that every one comes after those that feed it."""
+    written = {t for _, op in nodes for t in op.outputs}
+    ready = {t.index for t in graph.tensors if t.index not in written} | {-1}
+    ordered: list[Operator] = []
+    waiting = [op for _, op in nodes]
+    while waiting:
+        op = next(op for op in waiting if all(t in ready for t in op.inputs))
+        waiting.remove(op)
+        ordered.append(op)
+        ready.update(op.outputs)
+    return ordered
+
+
+def _clean(tensor: Tensor, index: int) -> Tensor:
+    """Renumber a tensor; calibration ranges are dropped, as the official compiler does."""
+    q = tensor.quantization
+    raw = copy.copy(tensor.raw) if tensor.raw is not None else None
+    if raw is not None and raw.quantization is not None:
+        raw.quantization = copy.copy(raw.quantization)
+        raw.quantization.min = raw.quantization.max = None
+    return replace(tensor, index=index, quantization=None if q is None else Quantization(q.scales, q.zero_points, q.axis),
+                   raw=raw)
+
+
+def _renumbered(signatures: Sequence[Signature], number: dict[int, int]) -> tuple[Signature, ...]:
+    """Keep signatures whose tensors all still exist."""
+    kept = []
+    for signature in signatures:
+        if all(t in number for _, t in (*signature.inputs, *signature.outputs)):
+            kept.append(replace(signature, inputs=tuple((n, number[t]) for n, t in signature.inputs),
+                                outputs=tuple((n, number[t]) for n, t in signature.outputs)))
+    return tuple(kept)

@@ -1,0 +1,90 @@
+"""Dense networks of sizes nobody has compiled, run on the simulator against TensorFlow Lite."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compiler.beagle.simulator import Machine
+from compiler.compile import CompiledModel, compile_model
+from compiler.graph import Model, TensorType, parse_model, serialize_model
+from compiler.graph.build import GraphBuilder
+from compiler.graph.interpreter import TfliteModel
+from compiler.package import decode_output, encode_input
+from compiler.package.container import packages_of
+
+
+def network(sizes: list[int], kind: TensorType, *, bias: bool, activation: str, per_channel: bool,
+            seed: int) -> Model:
+    rng = np.random.default_rng(seed)
+    b = GraphBuilder(type=kind)
+    zero = 3 if kind is TensorType.INT8 else 131
+    x = b.add_input((1, sizes[0]), scale=0.02, zero_point=zero)
+    for i, (n, m) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        w = b.quantized_weights(rng.normal(size=(m, n)), per_channel=per_channel)
+        last = i == len(sizes) - 2
+        scale = 0.02 * 60 * np.sqrt(n) / 40
+        x = b.fully_connected(x, w, b.bias(rng.normal(size=m), x, w) if bias else None, scale=float(scale),
+                              zero_point=zero if last or activation == "NONE" else zero - 60,
+                              activation="NONE" if last else activation)
+    return parse_model(serialize_model(b.build(x)))
+
+
+def simulate(compiled: CompiledModel, inputs: np.ndarray) -> np.ndarray:
+    """Outputs of the compiled model on the simulator, one row per input row."""
+    ((_, package),) = packages_of(parse_model(compiled.data))
+    machine = Machine()
+    assert package.caching is not None
+    assert machine.run(package.caching).findings == ()
+    source, target = package.execution.inputs[0], package.execution.outputs[0]
+    rows = []
+    for row in inputs:
+        result = machine.run(package.execution, {source.name: encode_input(source, row)})
+        assert result.findings == ()
+        rows.append(decode_output(target, result.outputs[target.name]).reshape(-1))
+    return np.stack(rows)
+
+
+def compare(model: Model, count: int, seed: int) -> tuple[int, int, int]:
+    """Values compared, values that differ, largest difference."""
+    compiled = compile_model(model)
+    assert compiled.on_cpu == 0, [v.reason for v in compiled.mapped.verdicts]
+    reference = TfliteModel(serialize_model(model), reference_kernels=True)
+    port = reference.inputs[0]
+    info = np.iinfo(port.dtype)
+    inputs = np.random.default_rng(seed).integers(info.min, info.max + 1, (count, port.shape[-1])).astype(port.dtype)
+    want = np.stack([reference.run([row])[0].reshape(-1) for row in inputs]).astype(int)
+    got = simulate(compiled, inputs).astype(int)
+    return want.size, int((want != got).sum()), int(np.abs(want - got).max())
+
+
+SIZES = [[300, 77, 10], [4096, 1000], [64, 64], [5, 3], [1, 1], [17, 2000], [3072, 256], [100, 65, 129, 4],
+         [4732, 128], [1030, 1026], [8000, 10]]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=lambda s: "-".join(map(str, s)))
+@pytest.mark.parametrize("kind", [TensorType.INT8, TensorType.UINT8], ids=["int8", "uint8"])
+def test_sizes_that_nobody_has_compiled(sizes: list[int], kind: TensorType) -> None:
+    values = differ = worst = 0
+    for bias, activation, per_channel in ((True, "RELU", False), (False, "NONE", kind is TensorType.INT8),
+                                          (True, "RELU6", kind is TensorType.INT8)):
+        model = network(sizes, kind, bias=bias, activation=activation, per_channel=per_channel, seed=len(sizes))
+        v, d, w = compare(model, 3, 5)
+        values, differ, worst = values + v, differ + d, max(worst, w)
+    print(f"{sizes} {kind.name}: {differ} of {values} differ, at most by {worst}")
+    assert worst <= 1
+    assert differ <= max(1, values // 1000)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(1, 400), min_size=2, max_size=5), st.booleans(), st.booleans(),
+       st.sampled_from(["NONE", "RELU", "RELU6"]), st.booleans(), st.integers(0, 99))
+def test_random_networks(sizes: list[int], int8: bool, bias: bool, activation: str, per_channel: bool, seed: int) -> None:
+    kind = TensorType.INT8 if int8 else TensorType.UINT8
+    model = network(sizes, kind, bias=bias, activation=activation, per_channel=per_channel and int8, seed=seed)
+    values, differ, worst = compare(model, 2, seed)
+    # One layer's tie may shift the next layer's sums; the last layer still lands within one step.
+    assert worst <= 1
+    assert differ <= max(1, values // 100)
