@@ -1,0 +1,52 @@
+"""``etpu compile``: models to Edge TPU models."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from compiler.facts import RUNTIME_VERSION_CURRENT
+from etpu_tool.compiling import DEFAULT_TIMEOUT, compile_files
+
+
+def parse_token(text: str) -> int | None:
+    """Read a caching token, decimal or 0x...; None for an empty text."""
+    try:
+        return int(text, 0) if text else None
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no number") from None
+
+
+def compile_command(
+    models: Annotated[list[str], typer.Argument(help="Quantized .tflite files; several are co-compiled.")],
+    out_dir: Annotated[str, typer.Option("--out_dir", "--out-dir", "-o", help="Folder for the results.")] = ".",
+    min_runtime_version: Annotated[int, typer.Option("--min_runtime_version", "--min-runtime-version", "-m",
+                                                     help="Oldest runtime that must run the result, 10..14.")
+                                   ] = RUNTIME_VERSION_CURRENT,
+    intermediate_tensors: Annotated[str, typer.Option("--intermediate_tensors", "--intermediate-tensors", "-i",
+                                                      help="Outputs of the Edge TPU part: a,b:c.")] = "",
+    token: Annotated[str, typer.Option(help="Caching token (for reproducible results); random by default.")] = "",
+    show_operations: Annotated[bool, typer.Option("--show_operations", "--show-operations", "-s",
+                                                  help="Print the operation log.")] = False,
+    timeout_sec: Annotated[int, typer.Option("--timeout_sec", "--timeout-sec", "-t", help="Give up after this time.")
+                           ] = DEFAULT_TIMEOUT,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Compile quantized TensorFlow Lite models for the Edge TPU."""
+    compiled, outputs = compile_files(models, out_dir, min_runtime_version=min_runtime_version,
+                                      token=parse_token(token), intermediate_tensors=intermediate_tensors,
+                                      timeout=timeout_sec)
+    from compiler.report.official import model_block
+    from compiler.report.reasons import as_json as json_report
+    from compiler.report.reasons import reasons
+
+    if as_json:
+        print(json.dumps([json_report(c, str(o)) for c, o in zip(compiled, outputs, strict=True)], indent=2))
+        return
+    for c, source, output in zip(compiled, models, outputs, strict=True):
+        print(model_block(c, source, output, show_operations=show_operations))
+        for reason, advice in reasons(c):
+            print(f"CPU: {reason} {advice}".rstrip())
+        print()
