@@ -57,7 +57,8 @@ def deploy_command(
     with connect(found, timeout=timeout) as session:
         report = deploy(session, name or Path(model).stem, source, compile_for, smoke, keep=keep)
     simulated = " (simulated)" if report.simulated else ""
-    print(f"\nrelease {report.release.manifest.release} of {name or Path(model).stem} is current on {found.where}{simulated}")
+    number = report.release.manifest.release
+    print(f"\nrelease {number} of {name or Path(model).stem} is current on {found.where}{simulated}")
     print(f"smoke inference{simulated}: {report.smoke.values} values, {report.smoke.differing} differ from the host's")
 
 

@@ -57,7 +57,7 @@ def run_command(
         _compare(compare, rows, outputs)
 
 
-def _load(path: str):  # type: ignore[no-untyped-def] # noqa: ANN202 - numpy is imported lazily
+def _load(path: str):  # type: ignore[no-untyped-def]
     import numpy as np
 
     try:
@@ -71,7 +71,7 @@ def _load(path: str):  # type: ignore[no-untyped-def] # noqa: ANN202 - numpy is 
     return data["inputs"], data.get("labels")
 
 
-def _compare(source: str, rows, outputs) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+def _compare(source: str, rows, outputs) -> None:  # type: ignore[no-untyped-def]
     import numpy as np
 
     from compiler.graph.interpreter import TfliteModel

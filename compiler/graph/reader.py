@@ -142,7 +142,9 @@ class _Reader:
         self.names, self.options, self.options2 = _operator_names()
 
     def error(self, what: str) -> InvalidModelError:
-        return InvalidModelError(f"{self.source}: {what}.", advice=_ADVICE)
+        # Names of the file may hold anything; a message is one line.
+        line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in what)
+        return InvalidModelError(f"{self.source}: {line}.", advice=_ADVICE)
 
     def model(self) -> Model:
         raw = self.raw
@@ -153,6 +155,8 @@ class _Reader:
         for i, buffer in enumerate(raw.buffers or ()):
             if buffer.offset > _BEHIND:
                 buffer.data = self.slice(buffer.offset, buffer.size, f"buffer {i}")
+        for index in _ints(raw.metadataBuffer):
+            self.buffer(index, "the list of metadata")
         model = Model(
             graphs=tuple(self.graph(g) for g in raw.subgraphs),
             description=text(raw.description),
@@ -255,7 +259,7 @@ class _Reader:
 
     def buffer(self, index: int, what: str) -> npt.NDArray[np.uint8] | None:
         buffers = self.raw.buffers or ()
-        if index and index >= len(buffers):
+        if index and not 0 <= index < len(buffers):
             raise self.error(f"{what} refers to buffer {index}, the model has {len(buffers)}")
         data = buffers[index].data if buffers else None
         return None if data is None or len(data) == 0 else np.asarray(data, np.uint8)

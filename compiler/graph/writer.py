@@ -365,7 +365,7 @@ def _used_codes(raw: Any) -> set[int]:
 
 def _used_buffers(raw: Any) -> set[int]:
     used = {t.buffer for g in raw.subgraphs or () for t in g.tensors or ()}
-    return used | {m.buffer for m in raw.metadata or ()} | set(_ints(raw.metadataBuffer))
+    return used | {m.buffer for m in raw.metadata or ()}
 
 
 def _code_key(code: Any) -> tuple[int, str, int]:

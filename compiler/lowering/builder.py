@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 
 from compiler.beagle.isa import WORD_BYTES, Instruction, encode, instruction
 from compiler.beagle.isa.counters import IMMEDIATE, AluOperation, DmaTag, ScalarCounter, TileCounter
@@ -94,14 +95,6 @@ def watch(index: int, counter: int, count: int, *, step: int = 1, level: int = 1
 def signal(name: str, level: int) -> Values:
     """Return the fields of a signal raised once per block of ``level`` dimensions."""
     return {f"{name}.valid": 1, f"{name}.level": level}
-
-
-@dataclass
-class _Chunk:
-    """A section list that becomes one stream."""
-
-    body: list[Instruction] = field(default_factory=list)
-    offsets: list[tuple[int, Meta]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -236,7 +229,7 @@ class ProgramBuilder:
         sections.append(len(self._instructions))
         chunks: list[tuple[int, int, int]] = []
         first = size = 0
-        for a, b in zip(sections, sections[1:], strict=False):
+        for a, b in pairwise(sections):
             words = sum(ins.form.words for ins in self._instructions[a:b])
             if size and size + words > limit:
                 chunks.append((first, a, size))

@@ -33,7 +33,7 @@ def encode_input(layer: Layer, array: npt.NDArray[Any]) -> bytes:
     bias = _SIGNED.get(layer.data_type, 0)
     unsigned = flat.view(np.uint8 if flat.itemsize == 1 else np.uint16)
     if bias:
-        unsigned = unsigned ^ unsigned.dtype.type(bias)
+        unsigned = np.bitwise_xor(unsigned, np.asarray(bias, unsigned.dtype))
     return unsigned.tobytes().ljust(layer.size, b"\0")
 
 
@@ -56,7 +56,7 @@ def decode_output(layer: Layer, data: bytes) -> npt.NDArray[Any]:
     values = np.ascontiguousarray(flat).view(np.uint8 if width == 1 else np.uint16)
     bias = _SIGNED.get(layer.data_type, 0)
     if bias:
-        values = (values ^ values.dtype.type(bias)).view(np.int8 if width == 1 else np.int16)
+        values = np.bitwise_xor(values, np.asarray(bias, values.dtype)).view(np.int8 if width == 1 else np.int16)
     return values.reshape(layer.y, layer.x, layer.z)
 
 

@@ -10,6 +10,11 @@ _TYPES = {TensorType.UINT8: (DataType.FIXED_POINT8, 0), TensorType.INT8: (DataTy
           TensorType.INT16: (DataType.SIGNED_FIXED_POINT16, 32768)}
 
 
+def round_up(value: int, multiple: int) -> int:
+    """Round up to a multiple."""
+    return -(-value // multiple) * multiple
+
+
 def input_layer(tensor: Tensor) -> Layer:
     """Describe an input: dense, rounded up to 8 bytes."""
     return _layer(tensor, is_output=False, layout=None)
@@ -18,8 +23,8 @@ def input_layer(tensor: Tensor) -> Layer:
 def vector_output_layer(tensor: Tensor) -> Layer:
     """Describe an output vector: groups of 64 channels, tile after tile."""
     z = tensor.elements
-    groups = -(-(-(-z // LANES)) // TILES)
-    padded = -(-z // 4) * 4
+    groups = round_up(z, LANES * TILES) // (LANES * TILES)
+    padded = round_up(z, 4)
     offsets = tuple(min(LANES * groups * tile, padded) for tile in range(TILES))
     layout = OutputLayout((0,), (0,), offsets, (0,), (0,), (min(LANES * groups, padded),))
     return _layer(tensor, is_output=True, layout=layout)

@@ -170,13 +170,13 @@ class FormBuilder:
         self.add(f"{prefix}.mask", at, dims, f"{meaning}: dimensions with a net stride other than zero",
                  evidence=Evidence.CONSISTENT)
         at += dims
-        self.add(f"{prefix}.level", at, level_bits, f"{meaning}: the ping-pong slot toggles after this many inner dimensions")
+        self.add(f"{prefix}.level", at, level_bits, f"{meaning}: the slot toggles after this many inner dimensions")
         at += level_bits
         self.add(f"{prefix}.slot", at, width + 1, f"{meaning}: distance of the two ping-pong slots", signed=True)
         at += width + 1
         self.add(f"{prefix}.epilogue_limit", at, width, f"{meaning}: limit of dimension 0 in the epilogue")
         at += width
-        self.add(f"{prefix}.epilogue_dim", at, level_bits, f"{meaning}: the epilogue is the last step of this dimension, 0 = none")
+        self.add(f"{prefix}.epilogue_dim", at, level_bits, f"{meaning}: the last step of this dimension, 0 = none")
         at += level_bits
         self.add(f"{prefix}.epilogue_delta", at, width, f"{meaning}: added to the rewind in the epilogue")
         self.generators.append(AddressGenerator(prefix, width, dims))

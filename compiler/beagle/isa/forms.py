@@ -15,10 +15,11 @@ _C = Evidence.GUESS
 def _scalar() -> Form:
     b = FormBuilder("scalar", 0x00, True, 1, "scalar ALU operation and, beside it, one move to the host DMA or stream port")
     b.header()
-    b.add("port", 12, 2, "3: the read port is used", evidence=_B)
+    b.add("port", 12, 2, "3: the read port loads a word of scalar memory", evidence=_B)
     b.add("port_register", 14, 5, "register loaded by the read port", evidence=_B)
-    b.add("port_operation", 19, 12, "0x26: next word delivered by an outfeed; 0x27: load from scalar memory", evidence=_B)
-    b.add("vector_operation", 31, 5, "0 none, 6 store to scalar memory, 8 push to the host output, 10 write host DMA "
+    b.add("port_operation", 19, 12, "register with the word address, bit 5: step it afterwards", evidence=_B)
+    b.add("vector_operation", 31, 5, "0 none, 6 store to scalar memory (address "
+          "register in vector_offset, bit 5: step it), 8 push to the host output, 10 write host DMA "
           "descriptor word, 12 issue host DMA")
     b.add("vector_offset", 36, 8, "descriptor word: 0 address low, 1 address high, 2 bytes, 3 tag")
     b.add("vector_command", 44, 5, "zero in every known program", evidence=_C)
@@ -120,7 +121,8 @@ def _compute(name: str, code: int, summary: str) -> Form:
     b.signal("partial_sums", 1573, 4, "PARTIAL_SUMS per dimensions of partial")
     for i in range(6):
         b.watch(f"watch{i}", 1578 + 41 * i, 5, 3)
-    b.add("flag1843", 1843, 1, "set for convolutions, dense layers and sums of squares; no numerical effect found", evidence=_C)
+    b.add("flag1843", 1843, 1, "set for convolutions, dense layers and sums of squares; no numerical effect found",
+          evidence=_C)
     b.add("partial_from_zero", 1844, 1, "the first contribution starts from zero, not from the partial row", evidence=_B)
     b.add("no_partial_sums", 1845, 1, "accumulators never leave the unit")
     b.add("in_16bit", 1846, 1, "elements of in are 16 bits wide")

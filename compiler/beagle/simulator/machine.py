@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -428,7 +428,7 @@ def _signed(value: int) -> int:
     return value - (1 << 32) if value & 0x80000000 else value
 
 
-_ARITHMETIC = {
+_ARITHMETIC: dict[int, Callable[[int, int], int]] = {
     AluOperation.ADD: lambda a, b: a + b,
     AluOperation.SUB: lambda a, b: a - b,
     AluOperation.AND: lambda a, b: a & b,
@@ -439,7 +439,7 @@ _ARITHMETIC = {
     AluOperation.ASR: lambda a, b: _signed(a) >> (b & 31),
     AluOperation.MOVE: lambda a, b: b,
 }
-_COMPARES = {
+_COMPARES: dict[int, Callable[[int, int], bool]] = {
     AluOperation.EQUAL: lambda a, b: a == b,
     AluOperation.NOT_EQUAL: lambda a, b: a != b,
     AluOperation.GREATER: lambda a, b: a > b,

@@ -233,7 +233,8 @@ class WideToNarrow(TileTask):
         self.row, self.column = self._unpack(dst, main_at)
         self.rows = check(src.addresses, WIDE_ROWS, "wide memory")
         if int(self.row[-1]) >= src.size:
-            raise SimulationError(f"wide_to_narrow at {ins.offset:#x} reads {int(self.row[-1]) + 1} rows but names {src.size}")
+            rows = int(self.row[-1]) + 1
+            raise SimulationError(f"wide_to_narrow at {ins.offset:#x} reads {rows} rows but names {src.size}")
         first_of_row = np.searchsorted(self.row, np.arange(src.size + 1), "left")
         before = np.append(main_at[:, 0], self.size)
         self.gates = watch_gates(ins, {0: _Levels(src, first_of_row), 1: _Levels(dst, before)})

