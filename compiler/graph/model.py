@@ -126,7 +126,7 @@ class Quantization:
         """True when the other maps every value to the same real number."""
         return (
             other is not None
-            and np.array_equal(self.scales, other.scales)
+            and np.array_equal(self.scales, other.scales, equal_nan=True)
             and np.array_equal(self.zero_points, other.zero_points)
             and (not self.per_channel or self.axis == other.axis)
         )
