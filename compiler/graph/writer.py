@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.errors import EtpuError
-from compiler.graph.model import Graph, Model, Operator, Signature, Tensor
+from compiler.graph.model import Graph, Model, Operator, Quantization, Signature, Tensor
 from compiler.graph.reader import IDENTIFIER, code_number, quantization_of, signature_of, text
 
 BUFFER_ALIGNMENT = 16
@@ -274,7 +274,7 @@ class _Writer:
         new, old = tensor.quantization, quantization_of(before)
         if new is None:
             return None if old is not None else before
-        if old is not None and new.same_as(old) and new.axis == old.axis:
+        if old is not None and _states_the_same(new, old):
             return before
         raw = copy.copy(before) if before is not None else self.schema.QuantizationParametersT()
         raw.scale, raw.zeroPoint, raw.quantizedDimension = new.scales, new.zero_points, new.axis
@@ -375,6 +375,11 @@ def _code_key(code: Any) -> tuple[int, str, int]:
 def _address(data: Any) -> int:
     address: int = data.__array_interface__["data"][0]
     return address
+
+
+def _states_the_same(a: Quantization, b: Quantization) -> bool:
+    ranges = ((a.minimum, b.minimum), (a.maximum, b.maximum))
+    return a.same_as(b) and a.axis == b.axis and all(np.array_equal(x, y, equal_nan=True) for x, y in ranges)
 
 
 def _same_memory(before: Any, data: Blob | None) -> bool:

@@ -93,6 +93,18 @@ def test_quantization_and_options_can_be_removed() -> None:
     assert read.main.operators[0].options is None
 
 
+def test_a_range_alone_can_be_changed() -> None:
+    model = parse_model(serialize_model(dense_model()))
+    first = model.main.tensors[0]
+    assert first.quantization is not None
+    ranged = replace(first.quantization, minimum=np.asarray([-3], np.float32), maximum=np.asarray([4], np.float32))
+    graph = replace(model.main, tensors=(replace(first, quantization=ranged), *model.main.tensors[1:]))
+    read = parse_model(serialize_model(model.with_main(graph))).main.tensors[0].quantization
+    assert read is not None
+    assert (read.minimum.tolist(), read.maximum.tolist()) == ([-3], [4])
+    assert read.same_as(first.quantization)
+
+
 def test_constants_that_nothing_refers_to_any_more_are_left_out() -> None:
     model = parse_model(serialize_model(dense_model(256, 256)))
     graph = model.main
