@@ -190,9 +190,14 @@ def _host_type_objection(graph: Graph, op: Operator, options: CompileOptions) ->
 
 
 def _plan(jobs: Sequence[_Job], networks: Sequence[DenseNetwork | None]) -> CachePlan:
-    demands = [network.demand(job.model.source) for job, network in zip(jobs, networks, strict=True)
-               if network is not None]
-    return plan_cache(demands)
+    """Plan the memory; layers that turn out to be streamed take rows, so plan again until nothing changes."""
+    pairs = [(job, network) for job, network in zip(jobs, networks, strict=True) if network is not None]
+    plan = plan_cache([network.demand(job.model.source) for job, network in pairs])
+    while True:
+        demands = [network.demand(job.model.source, own) for (job, network), own in zip(pairs, plan.models, strict=True)]
+        if min((d.staging_row for d in demands), default=plan.staging_row) >= plan.staging_row:
+            return plan
+        plan = plan_cache(demands)
 
 
 def _lower(job: _Job, network: DenseNetwork, plan: CachePlan) -> tuple[LoweredNetwork, ModelPlan]:

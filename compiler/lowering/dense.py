@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from compiler.beagle.isa.counters import DmaTag, ScalarCounter, TileCounter
+from compiler.beagle.isa.counters import IMMEDIATE, AluOperation, DmaTag, ScalarCounter, TileCounter
 from compiler.errors import CompilationError
 from compiler.facts import (
     ACTIVATION_FIFO_WORDS,
     LANES,
     NARROW_BYTES,
+    PARAMETER_FIFO_LINES,
+    PARAMETER_LINE_BYTES,
     TILE_COLUMNS,
     TILES,
     WIDE_ROW_BYTES,
@@ -28,6 +30,7 @@ from compiler.lowering.builder import (
     LAYER_COUNTERS,
     Program,
     ProgramBuilder,
+    Values,
     address_pair,
     linear,
     signal,
@@ -46,6 +49,12 @@ SEND_ROW = WIDE_ROWS - 6
 RECEIVE_ROW = WIDE_ROWS - 2
 """Wide row in which packets arrive; also the row results leave through."""
 MIN_SLICE_BYTES = 64
+STREAM_CHUNK_ROWS = 32
+"""Rows of streamed weights that arrive together."""
+HEADER_GAP_ROWS = 32
+"""Rows that official programs leave free between header slots and weight slots."""
+PARAMETER_CREDITS = PARAMETER_FIFO_LINES - 4
+"""Lines that the infeed may run ahead of the pops."""
 _FLOAT_ONE = 0x3F800000
 
 
@@ -56,7 +65,7 @@ class DenseLayer:
     Attributes
     ----------
     row:
-        First wide row of its parameters, the same on all its tiles.
+        First wide row of its parameters, the same on all its tiles; None when they are streamed.
     in_zero_point, out_zero_point:
         Unsigned domain.
     clamp_low, clamp_high:
@@ -65,7 +74,7 @@ class DenseLayer:
 
     name: str
     parameters: DenseParameters
-    row: int
+    row: int | None
     in_zero_point: int
     out_zero_point: int
     clamp_low: int
@@ -154,9 +163,13 @@ def slice_bytes(inputs: int) -> int:
     return max(MIN_SLICE_BYTES, round_up(-(-inputs // TILES), 4))
 
 
-def staging_row(inputs: int) -> int:
+def staging_row(layers: Sequence[DenseLayer], streamed: Sequence[bool]) -> int:
     """Lowest wide row that a dense program uses for itself."""
-    return min(WIDE_ROWS - 2 * -(-inputs // WIDE_ROW_BYTES), SEND_ROW)
+    lowest = min(WIDE_ROWS - 2 * -(-layers[0].parameters.inputs // WIDE_ROW_BYTES), SEND_ROW)
+    for layer, is_streamed in zip(layers, streamed, strict=True):
+        if is_streamed:
+            lowest = min(lowest, StreamBuffers.of(layer.parameters).lowest)
+    return lowest
 
 
 def dense_program(layers: Sequence[DenseLayer], input_name: str, output_name: str, *, input_bytes: int,
@@ -172,11 +185,15 @@ def dense_program(layers: Sequence[DenseLayer], input_name: str, output_name: st
     buffers = allocate(layers)
     begin(b)
     slices = _input(b, layers[0], input_name, input_bytes, buffers.staging)
+    lines = 0
     for i, layer in enumerate(layers):
         if i:
             b.tile_fence(reset=LAYER_COUNTERS)
         gather(b, slices, layer.tiles)
-        compute(b, layer, buffers.outputs[i])
+        if layer.row is None:
+            lines = stream(b, layer, buffers.outputs[i], lines)
+        else:
+            compute(b, layer, layer.row, buffers.outputs[i])
         slices = [Slice(t, buffers.outputs[i] // 4, layer.bytes_on(t) // 4) for t in range(layer.tiles)]
     _output(b, slices, output_name, output_bytes)
     return b.finish(first_register=4)
@@ -295,78 +312,222 @@ def _turn(b: ProgramBuilder) -> dict[str, int]:
     return turn
 
 
-def compute(b: ProgramBuilder, layer: DenseLayer, out: int) -> None:
-    """Load scaling registers and multiply, on all tiles of a layer."""
-    kinds = [(layer.groups_on(t), layer.lanes_of_last_group(t)) for t in range(layer.tiles)]
-    shapes: dict[tuple[int, int], int] = {}
-    for tile, kind in enumerate(kinds):
-        shapes[kind] = shapes.get(kind, 0) | 1 << tile
-    by_groups: dict[int, int] = {}
-    for (groups, _), mask in shapes.items():
-        by_groups[groups] = by_groups.get(groups, 0) | mask
-    for groups, mask in by_groups.items():
-        _load_scaling(b, layer, groups, mask)
+def compute(b: ProgramBuilder, layer: DenseLayer, row: int, out: int) -> None:
+    """Load scaling registers and multiply, on all tiles of a layer whose parameters are cached at ``row``."""
+    p = layer.parameters
+    shapes = _shapes(layer)
+    for groups, mask in _by_groups(shapes).items():
+        header = p.header_rows
+        src = [(_scaling_lines(p), 1)] if groups == 1 else [(_scaling_lines(p), 1), (groups, header)]
+        _load_scaling(b, p, mask, walk("src", row, src, total_dims=4), groups)
     for (groups, lanes), mask in shapes.items():
-        _multiply(b, layer, out, groups, lanes, mask)
+        base = row + groups * p.header_rows
+        steps = p.main_rows
+        size = round_up(p.inputs, 4)
+        grouped = groups > 1
+        first = row + p.header_rows - 1
+        _multiply(
+            b, layer, out, groups, lanes, mask,
+            {"loop0": steps - 1, "loop1": groups - 1, "channel_group_level": 1, "reduction": 1},
+            walk("in", 0, [(steps, 4), (1, size), (groups, 0 if grouped else size)], total_dims=8),
+            walk("weights", 4 * base, [(steps, 4), (groups, 4 * steps)] if grouped else [(steps, 4)], total_dims=8),
+            walk("partial", 0, [(steps, 0), (groups, 0)] if grouped else [(steps, 0)], total_dims=8),
+            watch(0, TileCounter.WIDE_TO_SCALING, 1) if _scaling_lines(p) else {},
+            _zero_points(p, first, p.header_rows if grouped else p.header_rows - 1, row + groups * p.header_rows - 1),
+        )
     b.tile_fence(reset=LAYER_COUNTERS)
     b.barrier(reset=LAYER_COUNTERS)
 
 
+@dataclass(frozen=True)
+class StreamBuffers:
+    """Wide rows through which a streamed layer's parameters pass: two slots of rows, two of headers.
+
+    Attributes
+    ----------
+    rows:
+        Rows of a chunk.
+    chunks:
+        Chunks of a group; the last may be shorter.
+    weights, header:
+        First rows of the slots.
+    """
+
+    rows: int
+    chunks: int
+    weights: int
+    header: int
+
+    @classmethod
+    def of(cls, p: DenseParameters) -> StreamBuffers:
+        """Work out the buffers of a layer."""
+        rows = min(STREAM_CHUNK_ROWS, p.main_rows)
+        weights = WIDE_ROWS - 2 * rows
+        return cls(rows, -(-p.main_rows // rows), weights, weights - HEADER_GAP_ROWS - 2 * p.header_rows)
+
+    @property
+    def lowest(self) -> int:
+        """Lowest row in use."""
+        return self.header
+
+
+def stream(b: ProgramBuilder, layer: DenseLayer, out: int, lines: int) -> int:
+    """Multiply with parameters that arrive from the host during the inference.
+
+    Parameters
+    ----------
+    lines:
+        64-byte lines of parameters streamed so far in this inference.
+
+    Returns
+    -------
+    int
+        Lines streamed after this layer.
+    """
+    p, s = layer.parameters, StreamBuffers.of(layer.parameters)
+    shapes = _shapes(layer)
+    rest = p.main_rows - (s.chunks - 1) * s.rows
+    short = rest if rest < s.rows else 0
+    b.tile_fence()
+    for groups, mask in _by_groups(shapes).items():
+        _receive_stream(b, p, s, groups, short, mask)
+    for groups, mask in _by_groups(shapes).items():
+        src = walk("src", s.header, [(_scaling_lines(p), 1), (groups, 0)], total_dims=4, mask=1, level=1, slot=p.header_rows)
+        _load_scaling(b, p, mask, src, groups, watch(0, TileCounter.RING_READ_A, 1, step=s.chunks))
+    for (groups, lanes), mask in shapes.items():
+        _multiply_stream(b, layer, s, out, groups, lanes, short, mask)
+    total = round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES)
+    _parameter_pointer(b, lines * PARAMETER_LINE_BYTES)
+    b.copy(6, 5)
+    b.copy(7, 4)
+    b.transfer_hint(BaseAddress.PARAMETER, "", lines * PARAMETER_LINE_BYTES, total)
+    b.descriptor(6, 7, 8, total, DmaTag.PARAMETERS)
+    count = total // PARAMETER_LINE_BYTES
+    b.emit("infeed", linear("fifo", lines % PARAMETER_FIFO_LINES, count, PARAMETER_FIFO_LINES // 2), signal("filled", 0),
+           watch(0, ScalarCounter.PARAMETER_INFEED, lines - PARAMETER_CREDITS, level=0))
+    for tile in range(layer.tiles):
+        part = layer.groups_on(tile) * p.group_bytes // PARAMETER_LINE_BYTES
+        b.emit("pop", linear("fifo", lines % PARAMETER_FIFO_LINES, part, PARAMETER_FIFO_LINES // 2), signal("credit", 0),
+               watch(0, ScalarCounter.PARAMETER_POP, lines + 1, level=0), constant392=1, receivers=1 << tile,
+               lanes_m1=p.lanes - 1)
+        lines += part
+    b.tile_fence(reset=LAYER_COUNTERS)
+    b.barrier(reset=LAYER_COUNTERS)
+    return lines
+
+
+def _receive_stream(b: ProgramBuilder, p: DenseParameters, s: StreamBuffers, groups: int, short: int, mask: int) -> None:
+    prefix = {}
+    if p.header_rows:
+        prefix = {"prefix.enable": 1, "prefix.level": 2, "prefix.start": s.header, "prefix.count_m1": p.header_rows - 1,
+                  "prefix.last": s.header + 2 * p.header_rows - 1, "prefix.step": p.header_rows}
+    dims = [(s.rows, 1), (s.chunks, 0)] if groups == 1 else [(s.rows, 1), (s.chunks, 0), (1, 0), (groups, 0)]
+    b.tile("ring_receive_a", mask,
+           walk("dst", s.weights, dims, total_dims=4, mask=1, level=1, slot=s.rows,
+                epilogue=(1, short, s.rows - short) if short else None), prefix,
+           watch(0, TileCounter.PARAMETERS, -1, side=1), signal("read", 1))
+
+
+def _multiply_stream(b: ProgramBuilder, layer: DenseLayer, s: StreamBuffers, out: int, groups: int, lanes: int,
+                     short: int, mask: int) -> None:
+    p = layer.parameters
+    tail = [] if groups == 1 else [(groups, 0)]
+    skipped = s.rows - short
+    loops = {"loop0": s.rows - 1, "loop1": s.chunks - 1, "loop2": groups - 1, "channel_group_level": 2, "reduction": 3}
+    if short:
+        loops |= {"loop_epilogue_dim": 1, "loop_epilogue_limit": short - 1}
+    _multiply(
+        b, layer, out, groups, lanes, mask, loops,
+        walk("in", 0, [(s.rows, 4), (1, round_up(p.inputs, 4)), (s.chunks, 4 * s.rows), *tail], total_dims=8,
+             epilogue=(2, short, 4 * skipped) if short else None),
+        walk("weights", 4 * s.weights, [(s.rows, 4), (s.chunks, 0), *tail], total_dims=8, level=1, slot=4 * s.rows,
+             epilogue=(1, short, 4 * skipped) if short else None),
+        walk("partial", 0, [(s.rows, 0), (s.chunks, 0), *tail], total_dims=8,
+             epilogue=(1, short, 0) if short else None),
+        watch(0, TileCounter.RING_READ_A, 1),
+        watch(1, TileCounter.WIDE_TO_SCALING, 1, level=2) if _scaling_lines(p) else {},
+        _zero_points(p, s.header + p.header_rows - 1, p.header_rows, s.header + 2 * p.header_rows - 1),
+    )
+
+
+def _parameter_pointer(b: ProgramBuilder, offset: int) -> None:
+    """Registers 5 (low) and 4 (high) := address of the parameters (registers 1 and 0) plus an offset."""
+    if not offset:
+        b.copy(5, 1)
+        b.copy(4, 0)
+        return
+    add, carry = AluOperation.ADD | IMMEDIATE, {"predicated": 1, "sense": 1}
+    b.scalar_instruction("scalar", operation=AluOperation.LESS | IMMEDIATE, source=1)
+    b.scalar_instruction("scalar", operation=AluOperation.NOT_EQUAL, destination=1, source=1, immediate=1)
+    b.scalar_instruction("scalar", operation=AluOperation.AND | IMMEDIATE, destination=6, source=1, immediate=0x7FFFFFFF)
+    b.scalar_instruction("scalar", operation=add, destination=6, source=6, immediate=offset, **carry)
+    b.scalar_instruction("scalar", operation=AluOperation.LESS | IMMEDIATE, destination=1, source=6, **carry)
+    b.scalar_instruction("scalar", operation=add, destination=5, source=1, immediate=offset)
+    b.scalar_instruction("scalar", operation=add, destination=4)
+    b.scalar_instruction("scalar", operation=add, destination=4, source=4, immediate=1, predicate=1, **carry)
+
+
+def _shapes(layer: DenseLayer) -> dict[tuple[int, int], int]:
+    """Tiles by (groups, lanes of the last group): each kind needs an instruction of its own."""
+    shapes: dict[tuple[int, int], int] = {}
+    for tile in range(layer.tiles):
+        key = (layer.groups_on(tile), layer.lanes_of_last_group(tile))
+        shapes[key] = shapes.get(key, 0) | 1 << tile
+    return shapes
+
+
+def _by_groups(shapes: dict[tuple[int, int], int]) -> dict[int, int]:
+    """Tiles by number of groups."""
+    masks: dict[int, int] = {}
+    for (groups, _), mask in shapes.items():
+        masks[groups] = masks.get(groups, 0) | mask
+    return masks
+
+
 def _scaling_lines(p: DenseParameters) -> int:
+    """Header rows that go into the scaling registers."""
     return int(p.has_factor_row) + int(p.bias is not None)
 
 
-def _load_scaling(b: ProgramBuilder, layer: DenseLayer, groups: int, mask: int) -> None:
-    p = layer.parameters
+def _load_scaling(b: ProgramBuilder, p: DenseParameters, mask: int, src: Values, groups: int,
+                  arrival: Values | None = None) -> None:
+    """Copy multipliers and bias of each group into the scaling registers, half a bank ahead."""
     lines = _scaling_lines(p)
     if not lines:
         return
     entries = ROW_WORDS // 2
-    src = [(lines, 1)] if groups == 1 else [(lines, 1), (groups, p.header_rows)]
     dst = [(entries, 1), (lines, LANES)] if groups == 1 else [(entries, 1), (lines, LANES), (groups, 0)]
-    b.tile("wide_to_narrow", mask, walk("src", layer.row, src, total_dims=4),
+    watches = watch(0, TileCounter.AVDATA, -1, level=2, side=1)
+    if arrival is not None:
+        watches = arrival | watch(1, TileCounter.AVDATA, -1, level=2, side=1)
+    b.tile("wide_to_narrow", mask, src,
            walk("dst", 0 if p.has_factor_row else LANES, dst, total_dims=6, level=2, slot=entries),
-           watch(0, TileCounter.AVDATA, -1, level=2, side=1), signal("done", 2), to_scaling=1, drop_level=1)
+           watches, signal("done", 2), to_scaling=1, drop_level=1)
 
 
-def _multiply(b: ProgramBuilder, layer: DenseLayer, out: int, groups: int, lanes: int, mask: int) -> None:
+def _multiply(b: ProgramBuilder, layer: DenseLayer, out: int, groups: int, lanes: int, mask: int, *parts: Values) -> None:
+    """Emit the tensor operation; ``parts`` are loops, operands and watches."""
     p = layer.parameters
-    base = layer.row + layer.groups_on(0) * p.header_rows
-    if groups != layer.groups_on(0):
-        base = layer.row + groups * p.header_rows
-    size = round_up(p.inputs, 4)
     first_lanes = LANES if groups > 1 else lanes
     epilogue = (2, lanes // 4, LANES - lanes) if groups > 1 and lanes < LANES else None
-    steps = p.main_rows
-    scaled = _scaling_lines(p) > 0
-    loops = {"loop0": steps - 1, "loop1": groups - 1}
-    out_size = layer.bytes_on(0) if groups == 1 else LANES
-    if groups == 1:
-        out_size = lanes
     b.tile(
-        "tensor_op", mask, loops,
-        walk("in", 0, [(steps, 4), (1, size), (groups, size if groups == 1 else 0)], total_dims=8),
-        walk("out", out, [(first_lanes // 4, 4), (1, out_size), (groups, out_size)], total_dims=8, epilogue=epilogue),
-        walk("weights", 4 * base, [(steps, 4)] if groups == 1 else [(steps, 4), (groups, 4 * steps)], total_dims=8),
-        walk("partial", 0, [(steps, 0)] if groups == 1 else [(steps, 0), (groups, 0)], total_dims=8),
-        watch(0, TileCounter.WIDE_TO_SCALING, 1) if scaled else {},
+        "tensor_op", mask, *parts,
+        walk("out", out, [(first_lanes // 4, 4), (1, first_lanes), (groups, first_lanes)], total_dims=8,
+             epilogue=epilogue),
         signal("avdata", 2), signal("parameters", 1),
-        _zero_points(layer, groups),
-        flag1843=1, partial_from_zero=1, no_partial_sums=1, in_zero_point=layer.in_zero_point, channel_group_level=1,
-        reduction=1, lanes_last_m1=lanes - 1, lanes_m1=first_lanes - 1, clamp_high=layer.clamp_high,
-        clamp_low=layer.clamp_low, out_zero_point=layer.out_zero_point, use_bias=int(p.bias is not None),
-        use_multiplier=int(p.has_factor_row),
+        flag1843=1, partial_from_zero=1, no_partial_sums=1, in_zero_point=layer.in_zero_point, lanes_last_m1=lanes - 1,
+        lanes_m1=first_lanes - 1, clamp_high=layer.clamp_high, clamp_low=layer.clamp_low,
+        out_zero_point=layer.out_zero_point, use_bias=int(p.bias is not None), use_multiplier=int(p.has_factor_row),
         multiplier=_FLOAT_ONE if p.has_factor_row else int(p.factors[:1].view("uint32")[0]),
     )
 
 
-def _zero_points(layer: DenseLayer, groups: int) -> dict[str, int]:
-    p = layer.parameters
+def _zero_points(p: DenseParameters, first: int, step: int, last: int) -> Values:
+    """Weight zero points: an immediate, or rows of int32 per group."""
     if not p.per_channel:
         return {"weights_zero_point": p.zero_point}
-    first = layer.row + p.header_rows - 1
-    return {"zero_points_per_channel": 1, "zero_point_row.start": first, "zero_point_row.step": p.header_rows - 1
-            if groups == 1 else p.header_rows, "zero_point_row.last": layer.row + groups * p.header_rows - 1}
+    return {"zero_points_per_channel": 1, "zero_point_row.start": first, "zero_point_row.step": step,
+            "zero_point_row.last": last}
 
 
 def _start_transfer(b: ProgramBuilder, base: BaseAddress, name: str, size: int, tag: DmaTag) -> None:

@@ -7,7 +7,7 @@ cost nothing (QUANTIZE between int8 and uint8, RESHAPE of vectors).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compiler.facts import PARAMETER_LINE_BYTES, TILES
 from compiler.graph import Graph, Operator, Tensor
@@ -185,36 +185,37 @@ class DenseNetwork:
         low, high = clamp(y, op.options.fusedActivationFunction if op.options is not None else 0)
         parameters = DenseParameters(unsigned_weights(w).reshape(w.shape), zero_point(w), w.quantization.per_channel,
                                      multipliers(x, w, y), bias_values(bias, w.shape[0]))
-        return DenseLayer(op.title, parameters, 0, zero_point(x), zero_point(y), low, high)
+        return DenseLayer(op.title, parameters, None, zero_point(x), zero_point(y), low, high)
 
-    def demand(self, name: str) -> ModelDemand:
-        """Return what the network asks of parameter memory."""
-        staging = staging_row(self.layers[0].parameters.inputs)
-        return ModelDemand(name, tuple(_tensor(layer) for layer in self.layers), staging)
+    def demand(self, name: str, plan: ModelPlan | None = None) -> ModelDemand:
+        """Return what the network asks of parameter memory.
+
+        Parameters
+        ----------
+        plan:
+            A plan made before: layers that it streams need rows of wide memory to pass through.
+        """
+        streamed = [plan is not None and not plan.cached(i) for i in range(len(self.layers))]
+        return ModelDemand(name, tuple(_tensor(layer) for layer in self.layers), staging_row(self.layers, streamed))
 
     def lower(self, plan: ModelPlan) -> LoweredNetwork:
-        """Write the programs for a memory plan.
-
-        Raises
-        ------
-        LoweringRefusal
-            When a layer was not given memory: streaming dense layers is not generated so far.
-        """
-        placed = []
-        segments: list[list[CacheSegment]] = []
-        for op, layer, pieces in zip(self.operators, self.layers, plan.pieces, strict=True):
-            if not pieces:
-                raise LoweringRefusal(op.index, refusal(
-                    op, f"its parameters need {_tensor(layer).rows} of {plan.demand.staging_row} wide rows per tile, more "
-                    "than are left; streaming them is not generated yet.", "Use fewer or smaller layers."))
-            placed.append(_at_row(layer, pieces[0].row))
-            segments.append(_segments(placed[-1]))
+        """Write the programs for a memory plan: layers without memory are streamed."""
+        placed, segments = [], []
+        cached, streamed = b"", b""
+        for layer, pieces in zip(self.layers, plan.pieces, strict=True):
+            placed.append(replace(layer, row=pieces[0].row if pieces else None))
+            blob = dense_blob(layer.parameters)
+            if pieces:
+                segments.append(_segments(placed[-1], pieces[0].row))
+                cached += blob
+            else:
+                streamed += blob
         buffers = allocate(placed)
         source, target = self.graph.tensors[self.subgraph.inputs[0]], self.graph.tensors[self.subgraph.outputs[0]]
         program = dense_program(placed, source.name, target.name, input_bytes=round_up(source.elements, 8),
                                 output_bytes=round_up(target.elements, 8))
-        cached = b"".join(dense_blob(layer.parameters) for layer in placed)
-        return LoweredNetwork(program, caching_program(segments), cached, b"", buffers.used)
+        caching = caching_program(segments) if segments else None
+        return LoweredNetwork(program, caching, cached, streamed, buffers.used)
 
 
 def _tensor(layer: DenseLayer) -> ParameterTensor:
@@ -224,14 +225,9 @@ def _tensor(layer: DenseLayer) -> ParameterTensor:
                            round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES), layer.tiles, last)
 
 
-def _at_row(layer: DenseLayer, row: int) -> DenseLayer:
-    return DenseLayer(layer.name, layer.parameters, row, layer.in_zero_point, layer.out_zero_point, layer.clamp_low,
-                      layer.clamp_high)
-
-
-def _segments(layer: DenseLayer) -> list[CacheSegment]:
+def _segments(layer: DenseLayer, row: int) -> list[CacheSegment]:
     p = layer.parameters
-    return [CacheSegment(tile, layer.row, layer.groups_on(tile) * p.group_bytes // PARAMETER_LINE_BYTES, p.lanes,
+    return [CacheSegment(tile, row, layer.groups_on(tile) * p.group_bytes // PARAMETER_LINE_BYTES, p.lanes,
                          p.header_rows, layer.groups_on(tile)) for tile in range(layer.tiles)]
 
 

@@ -81,8 +81,10 @@ class TensorOp(TileTask):
         self.partial = not ins["no_partial_sums"]
         mask = ins["reduction"]
         leading = 0
-        while mask >> leading & 1:
+        while leading < 8 and (mask >> leading & 1 or counts[leading] == 1):
             leading += 1
+        while leading and not mask >> (leading - 1) & 1:
+            leading -= 1
         if not self.partial and (ins["partial.level"] or ins["partial.slot"]):
             self.run_ends = self.d_walk.nest.block_ends(ins["partial.level"])
             if self.d_walk.size != self.size:
@@ -279,8 +281,9 @@ class TensorOp(TileTask):
         if not ins["zero_points_per_channel"]:
             return ins["weights_zero_point"]
         first, step, last = (ins[f"zero_point_row.{k}"] for k in ("start", "step", "last"))
-        span = last - first + 1
-        rows = check(first + (group * step) % span if span > 0 else group * 0 + first, WIDE_ROWS, "wide memory")
+        # The pointer steps once per group and returns to the first row when it passes the last.
+        turns = (last - first) // step + 1 if step and last >= first else 1
+        rows = check(first + group % turns * step, WIDE_ROWS, "wide memory")
         points = np.ascontiguousarray(chip.wide[tile_index(tiles)][:, rows]).view(np.int32)[..., :lanes].astype(np.int64)
         return points[:, :, None, :, None]
 
