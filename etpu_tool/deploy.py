@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compiler.errors import UsageError
 from etpu_tool.compile import parse_token
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ SMOKE_TOLERANCE = 1
 
 
 def deploy_command(
-    model: Annotated[str, typer.Argument(help="A quantized .tflite file.")],
+    model: Annotated[str, typer.Argument(help="A quantized .tflite file, or one that is compiled already.")],
     device: Device,
     name: Annotated[str, typer.Option(help="Name of the model on the device; by default the file's.")] = "",
     token: Annotated[str, typer.Option(help="Caching token; random by default.")] = "",
@@ -45,6 +46,9 @@ def deploy_command(
     compiled: list[CompiledModel] = []
 
     def compile_for(runtime: int) -> Mapping[str, bytes]:
+        if is_compiled(read):
+            print(f"{model} is compiled already and goes to {found.where} as it is")
+            return {Path(model).name: source}
         compiled.append(compile_model(read, CompileOptions(runtime, parse_token(token))))
         print(f"compiled for runtime version {runtime} of {found.where}")
         print(model_block(compiled[0], model, output, show_operations=True))
@@ -62,24 +66,43 @@ def deploy_command(
     print(f"smoke inference{simulated}: {report.smoke.values} values, {report.smoke.differing} differ from the host's")
 
 
+def is_compiled(model: Model) -> bool:
+    """Tell whether a model already holds Edge TPU executables."""
+    from compiler.facts import CUSTOM_OPERATOR
+
+    return any(op.custom_name == CUSTOM_OPERATOR for op in model.main.operators)
+
+
 def smoke_test(source: bytes, model: Model) -> SmokeTest:
-    """Run one inference on seeded random data with TensorFlow Lite."""
+    """Run one inference on seeded random data on this host.
+
+    TensorFlow Lite runs source models; compiled ones run on the simulated chip.
+    """
     import numpy as np
 
-    from compiler.graph.interpreter import TfliteModel
     from deploy.deployer import SmokeTest
 
-    host = TfliteModel(source, reference_kernels=True)
     rng = np.random.default_rng(0)
     inputs: list[Any] = []
-    for port in host.inputs:
-        if port.dtype.kind == "f":
-            inputs.append(rng.random(port.shape, np.float32))
+    for index in model.main.inputs:
+        tensor = model.main.tensors[index]
+        dtype = tensor.type.numpy
+        if dtype is None or dtype.kind not in "iuf":
+            raise UsageError(f"{model.source}: no test data can be made for input {tensor.name} of type {tensor.type.name}.")
+        if dtype.kind == "f":
+            inputs.append(rng.random(tensor.shape).astype(dtype))
         else:
-            info = np.iinfo(port.dtype)
-            inputs.append(rng.integers(info.min, info.max, port.shape, port.dtype, endpoint=True))
-    outputs = host.run(inputs)
-    return SmokeTest(tuple(a.tobytes() for a in inputs), tuple(a.tobytes() for a in outputs), SMOKE_TOLERANCE)
+            info = np.iinfo(dtype)
+            inputs.append(rng.integers(info.min, info.max, tensor.shape, dtype, endpoint=True))
+    raw = tuple(a.tobytes() for a in inputs)
+    if is_compiled(model):
+        from deploy.virtual.runtime import VirtualRuntime
+
+        return SmokeTest(raw, tuple(VirtualRuntime().run_model(source, raw)))
+    from compiler.graph.interpreter import TfliteModel
+
+    outputs = TfliteModel(source, reference_kernels=True).run(inputs)
+    return SmokeTest(raw, tuple(a.tobytes() for a in outputs), SMOKE_TOLERANCE)
 
 
 def rollback_command(
