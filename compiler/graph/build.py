@@ -176,10 +176,9 @@ class GraphBuilder:
                activation: str = "NONE", per_channel: bool = False) -> int:
         """Add CONV_2D; weights of shape (outputs, height, width, inputs), float ones are quantized.
 
-        The bias is zero unless given: TensorFlow Lite wants one.
+        The bias is zero unless given: TensorFlow Lite refuses quantized convolutions without.
         """
-        filters = self.shape(weights)[0] if isinstance(weights, int) else len(weights)
-        w, b = self._parameters(x, weights, np.zeros(filters) if bias is None else bias, per_channel)
+        w, b = self._parameters(x, weights, bias, per_channel, always_bias=True)
         outputs, kh, kw, _ = self.shape(w)
         y = self.tensor((*self._window(x, (kh, kw), stride, dilation, padding), outputs), scale=scale,
                         zero_point=zero_point)
@@ -190,13 +189,16 @@ class GraphBuilder:
     def depthwise_conv2d(self, x: int, weights: int | Array, bias: int | Array | None = None, *, scale: float,
                          zero_point: int = 0, stride: Pair = 1, dilation: Pair = 1, padding: str = "SAME",
                          activation: str = "NONE", per_channel: bool = False) -> int:
-        """Add DEPTHWISE_CONV_2D; weights of shape (1, height, width, channels * multiplier)."""
-        w, b = self._parameters(x, weights, bias, per_channel, axis=3)
+        """Add DEPTHWISE_CONV_2D; weights of shape (1, height, width, channels * multiplier).
+
+        The bias is zero unless given: the optimised kernels of TensorFlow Lite crash without.
+        """
+        w, b = self._parameters(x, weights, bias, per_channel, axis=3, always_bias=True)
         _, kh, kw, outputs = self.shape(w)
         y = self.tensor((*self._window(x, (kh, kw), stride, dilation, padding), outputs), scale=scale,
                         zero_point=zero_point)
         dilated = _pair(dilation) != (1, 1)
-        return self.op("DEPTHWISE_CONV_2D", _present(x, w, b), (y,), "DepthwiseConv2DOptions",
+        return self.op("DEPTHWISE_CONV_2D", (x, w, b), (y,), "DepthwiseConv2DOptions",
                        version=max(self._version(3), 2 if dilated else 1),
                        depthMultiplier=outputs // self.shape(x)[-1],
                        fusedActivationFunction=self._activation(activation),
@@ -458,10 +460,10 @@ class GraphBuilder:
         return self.constant(np.asarray(values, np.int32), type=TensorType.INT32)
 
     def _parameters(self, x: int, weights: int | Array, bias: int | Array | None, per_channel: bool,
-                    axis: int = 0) -> tuple[int, int]:
+                    axis: int = 0, always_bias: bool = False) -> tuple[int, int]:
         w = weights if isinstance(weights, int) else self.quantized_weights(weights, per_channel=per_channel, axis=axis)
         if bias is None:
-            return w, -1
+            return w, self.bias(np.zeros(self.shape(w)[axis]), x, w) if always_bias else -1
         return w, bias if isinstance(bias, int) else self.bias(bias, x, w)
 
     def _reduce(self, name: str, x: int, axes: Sequence[int], keep_dims: bool, scale: float | None,

@@ -106,9 +106,14 @@ PER_CHANNEL: dict[str, Recipe] = {
 def check(recipe: Recipe, kind: TensorType) -> list[np.ndarray]:
     builder = GraphBuilder(type=kind)
     model = builder.build(recipe(builder))
-    interpreter = TfliteModel(serialize_model(model), reference_kernels=True)
+    data = serialize_model(model)
+    interpreter = TfliteModel(data, reference_kernels=True)
     rng = np.random.default_rng(7)
-    results = interpreter.run([rng.integers(1, 100, p.shape).astype(p.dtype) for p in interpreter.inputs])
+    inputs = [rng.integers(1, 100, p.shape).astype(p.dtype) for p in interpreter.inputs]
+    results = interpreter.run(inputs)
+    optimised = TfliteModel(data).run(inputs)
+    for a, b in zip(results, optimised, strict=True):
+        assert np.abs(a.astype(float) - b.astype(float)).max() <= 1
     stated = [model.main.tensors[t] for t in model.main.outputs]
     assert [r.shape for r in results] == [t.shape for t in stated]
     assert [r.dtype for r in results] == [t.type.numpy for t in stated]

@@ -68,7 +68,8 @@ def test_changes_reach_the_file() -> None:
         graph, name="other",
         tensors=(graph.tensors[0], replace(weights, data=weights.data[::-1], name="backwards"), graph.tensors[2],
                  replace(result, quantization=Quantization(np.asarray([2], np.float32), np.asarray([7], np.int64)))),
-        operators=(replace(graph.operators[0], options=options, version=5),))
+        operators=(replace(graph.operators[0], options=options, version=5, intermediates=(1, 2),
+                           mutating=(True, False, False)),))
     signature = Signature("run", (("in", 0),), (("out", 3),))
     read = parse_model(serialize_model(replace(
         model, graphs=(changed,), signatures=(signature,), metadata=(("note", np.arange(5, dtype=np.uint8)),))))
@@ -78,6 +79,8 @@ def test_changes_reach_the_file() -> None:
     assert read.main.tensors[3].quantization.scale == 2
     assert read.main.tensors[3].quantization.zero_point == 7
     assert (read.main.operators[0].activation, read.main.operators[0].version) == ("RELU", 5)
+    assert read.main.operators[0].intermediates == (1, 2)
+    assert read.main.operators[0].mutating == (True, False, False)
     assert read.signatures == (signature,)
     assert [(name, blob.tolist()) for name, blob in read.metadata] == [("note", [0, 1, 2, 3, 4])]
     assert len(read.raw.operatorCodes) == 1
