@@ -97,6 +97,20 @@ class AluOperation(IntEnum):
     GREATER = 11
     LESS = 12
     MOVE = 15
+    TO_FLOAT = 16
+    TO_INTEGER = 17
+    FLOAT_ADD = 18
+    FLOAT_SUB = 19
+    FLOAT_MULTIPLY = 20
+    FLOAT_MAXIMUM = 21
+    FLOAT_MINIMUM = 22
+
+
+class SpecialFunction(IntEnum):
+    """Functions beside the scalar ALU, on float32 registers."""
+
+    RECIPROCAL = 2
+    EXP2 = 3
 
 
 IMMEDIATE = 32

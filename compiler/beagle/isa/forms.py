@@ -13,21 +13,24 @@ _C = Evidence.GUESS
 
 
 def _scalar() -> Form:
-    b = FormBuilder("scalar", 0x00, True, 1, "scalar ALU operation and, beside it, one move to the host DMA or stream port")
+    b = FormBuilder("scalar", 0x00, True, 1, "scalar ALU operation and, beside it, a memory or host move and a special function")
     b.header()
-    b.add("port", 12, 2, "3: the read port loads a word of scalar memory", evidence=_B)
-    b.add("port_register", 14, 5, "register loaded by the read port", evidence=_B)
-    b.add("port_operation", 19, 12, "register with the word address, bit 5: step it afterwards", evidence=_B)
-    b.add("vector_operation", 31, 5, "0 none, 6 store to scalar memory (address "
-          "register in vector_offset, bit 5: step it), 8 push to the host output, 10 write host DMA "
+    b.add("port", 12, 2, "2, 3: loads a word of scalar memory", evidence=_B)
+    b.add("port_register", 14, 5, "register loaded")
+    b.add("port_operation", 19, 12, "register with the word address; bit 5: step it afterwards")
+    b.add("vector_operation", 31, 5, "0 none, 4 and 6 store to scalar memory, 8 push to the host output, 10 write host DMA "
           "descriptor word, 12 issue host DMA")
-    b.add("vector_offset", 36, 8, "descriptor word: 0 address low, 1 address high, 2 bytes, 3 tag")
+    b.add("vector_offset", 36, 8, "descriptor word (0 address low, 1 address high, 2 bytes, 3 tag), or for stores the "
+          "register with the word address; bit 5: step it afterwards")
     b.add("vector_command", 44, 5, "zero in every known program", evidence=_C)
-    b.add("vector_source", 49, 5, "register the descriptor word is taken from")
-    b.add("operation", 54, 6, "ALU operation; bit 5 selects the immediate form")
+    b.add("vector_source", 49, 5, "register that is moved")
+    b.add("operation", 54, 6, "ALU operation; bit 5 selects the immediate form; 16 and above work on float32")
     b.add("destination", 60, 5, "destination register, or predicate of a compare")
     b.add("source", 65, 5, "source register")
     b.add("immediate", 70, 32, "32-bit immediate, or the second register")
+    b.add("special", 102, 3, "2 reciprocal, 3 power of two, of a float32 register")
+    b.add("special_source", 105, 5, "operand of the special function; equal to its destination in every known program", evidence=_B)
+    b.add("special_destination", 110, 5, "result of the special function", evidence=_B)
     return b.build()
 
 
@@ -36,17 +39,21 @@ def _halt() -> Form:
     return b.header().add("code", 12, 8, "16, 4 and 0 seen", evidence=_C).build()
 
 
-def _scalar02() -> Form:
-    b = FormBuilder("scalar02", 0x02, True, 1, "branch of older compilers")
-    return b.header().add("operand", 12, 116, "not decoded", evidence=_C).build()
+def _branch() -> Form:
+    b = FormBuilder("branch", 0x02, True, 1, "jumps, possibly on a condition")
+    b.header()
+    b.add("conditional", 12, 1, "jumps only if the predicate register has the wanted sense")
+    b.add("condition", 13, 3, "predicate register")
+    b.add("condition_sense", 16, 1, "wanted value of the predicate")
+    b.add("offset", 17, 15, "words from this instruction to the target", signed=True)
+    return b.add("constant33", 33, 1, "1 in every known program", evidence=_C).build()
 
 
 def _loop() -> Form:
     b = FormBuilder("loop", 0x03, True, 1, "repeats the instructions that follow")
     b.header()
     b.add("iterations", 12, 16, "number of iterations")
-    b.add("body", 28, 12, "instructions of the body")
-    return b.add("operand", 40, 88, "not decoded", evidence=_C).build()
+    return b.add("body", 28, 12, "instructions of the body").build()
 
 
 def _scalar_fence() -> Form:
@@ -156,6 +163,7 @@ def _compute(name: str, code: int, summary: str) -> Form:
 def _ring_producer() -> Form:
     b = FormBuilder("ring_send", 0x10, False, 4, "wide rows onto the ring bus")
     b.header(tiles=True, trace_low=46)
+    b.add("tiles_register", 34, 6, "scalar register with the tile mask, in loops of recurrent networks", evidence=_C)
     b.generator("src", 62, 16, 4, "wide rows read")
     # Bits 267..334 hold the prefix record of the receiving forms; senders leave it zero.
     b.signal("write", 335, 3, "RING_WRITE")
@@ -187,6 +195,9 @@ def _ring_consumer(name: str, code: int, ring: str) -> Form:
 def _narrow_to_wide() -> Form:
     b = FormBuilder("narrow_to_wide", 0x13, False, 7, "narrow words packed into wide rows")
     b.header(tiles=True, trace_low=46)
+    b.add("source_register", 28, 6, "scalar register with the source address, in loops of recurrent networks", evidence=_C)
+    b.add("tiles_register", 34, 6, "scalar register with the tile mask, in loops of recurrent networks", evidence=_C)
+    b.add("from_registers", 542, 1, "set with source_register", evidence=_C)
     b.generator("src", 62, 16, 6, "narrow words read")
     b.generator("dst", 337, 16, 4, "wide rows written")
     b.signal("done", 543, 3, "NARROW_TO_WIDE")
@@ -250,12 +261,14 @@ def _tile_fence() -> Form:
     b.add("value", 63, 16, "value they are set to")
     b.add("engines", 79, 10, "engines that must be idle: op, ring A, ring B, ring send, wide to narrow, narrow to wide, "
           "mesh north, east, south, west", evidence=_B)
+    b.add("awaited", 89, 16, "value that the counter must have reached before it is set; programs of runtime 10 put the "
+          "number of ring producer operations here", evidence=_B)
     b.add("notify", 107, 1, "notifies the scalar core when done")
     return b.add("final", 109, 2, "3 before the final interrupt", evidence=_C).build()
 
 
 FORMS: tuple[Form, ...] = (
-    _scalar(), _halt(), _scalar02(), _loop(), _scalar_fence(), _infeed(), _pop(), _outfeed(),
+    _scalar(), _halt(), _branch(), _loop(), _scalar_fence(), _infeed(), _pop(), _outfeed(),
     _bounds("begin", 0x1E, "first instruction of a stream"), _bounds("end", 0x1F, "last instruction of a stream"),
     _compute("tensor_op", 0x01, "multiply-accumulate over up to eight loops"),
     _compute("tensor_max", 0x02, "running maximum"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from compiler.beagle.isa import Instruction, decode_stream
-from compiler.beagle.isa.counters import IMMEDIATE, AluOperation, DmaTag, TileEngine
+from compiler.beagle.isa.counters import IMMEDIATE, AluOperation, DmaTag, SpecialFunction, TileEngine
 from compiler.beagle.simulator.errors import (
     BudgetError,
     DeadlockError,
@@ -31,6 +31,8 @@ MAX_SCALAR_STEPS = 5_000_000
 _MESH = {"mesh_from_north": 0, "mesh_from_east": 1, "mesh_from_south": 2, "mesh_from_west": 3}
 _U32 = 0xFFFFFFFF
 POST_INCREMENT = 32
+_LOADS = (2, 3)
+_STORES = (4, 6)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ class _Run:
         self.host = host
         self.program = program
         self.port = HostPort()
+        self.positions = _positions(program)
+        self.places = {word: index for index, word in enumerate(self.positions)}
         self.pc = 0
         self.steps = 0
         self.halted = False
@@ -251,6 +255,9 @@ class _Run:
             else:
                 self.loops.append([self.pc + 1, self.pc + 1 + ins["body"], ins["iterations"]])
             return True
+        if name == "branch":
+            self.branch(ins)
+            return True
         if name == "scalar_fence":
             return self.fence(ins)
         if name == "infeed":
@@ -266,6 +273,16 @@ class _Run:
             self.scalar_queues["outfeed"].append(Outfeed(ins))
             return True
         raise UnsupportedInstruction(f"{name} at {ins.offset:#x} is not decoded")
+
+    def branch(self, ins: Instruction) -> None:
+        """Jump, unless the condition does not hold."""
+        if ins["conditional"] and self.predicates[ins["condition"]] != ins["condition_sense"]:
+            return
+        target = self.positions[self.pc] + ins["offset"]
+        if target not in self.places:
+            raise SimulationError(f"branch at {ins.offset:#x} jumps to {target:#x}, where no instruction begins")
+        # next() steps over the branch itself.
+        self.pc = self.places[target] - 1
 
     def issue_tile(self, ins: Instruction) -> None:
         """Hand a tile instruction to its tiles."""
@@ -303,12 +320,14 @@ class _Run:
     def execute(self, ins: Instruction) -> bool:
         """One scalar instruction: ports and descriptor see registers from before the ALU."""
         loaded = None
-        if ins["port"] == 3:
+        if ins["port"] in _LOADS:
             if self.scalar_queues["outfeed"] and not self.scalar_queues["outfeed"][-1].to_host:
                 return False
             loaded = int(self.port.memory[self.address(ins["port_operation"])])
         self.vector(ins)
         self.alu(ins)
+        if ins["special"]:
+            self.registers[ins["special_destination"]] = special(ins["special"], self.registers[ins["special_source"]])
         if loaded is not None:
             self.registers[ins["port_register"]] = loaded
         return True
@@ -333,7 +352,7 @@ class _Run:
             self.descriptor[ins["vector_offset"] & 7] = value
         elif operation == 12:
             self.transfer()
-        elif operation == 6:
+        elif operation in _STORES:
             self.port.memory[self.address(ins["vector_offset"])] = value
         elif operation == 8:
             self.port.send_out(np.asarray([value], np.uint32).view(np.uint8))
@@ -366,6 +385,8 @@ class _Run:
             self.predicates[ins["destination"] & 7] = int(_COMPARES[operation](_signed(a), _signed(b)))
         elif operation in _ARITHMETIC:
             self.registers[ins["destination"]] = _ARITHMETIC[operation](a, b) & _U32
+        elif operation in _FLOATS:
+            self.registers[ins["destination"]] = _FLOATS[operation](a, b)
         else:
             raise UnsupportedInstruction(f"scalar operation {code:#x} at {ins.offset:#x}")
 
@@ -424,6 +445,42 @@ def make_tasks(ins: Instruction) -> list[TileTask]:
     return [TensorOp(ins)]
 
 
+def _positions(program: Sequence[Instruction]) -> list[int]:
+    """Word position of every instruction, counted over all streams."""
+    positions, at = [], 0
+    for ins in program:
+        positions.append(at)
+        at += ins.form.words
+    return positions
+
+
+def special(function: int, operand: int) -> int:
+    """Reciprocal or power of two of a float32 bit pattern.
+
+    How exactly the chip evaluates them is not known; results are rounded to float32 here.
+    """
+    x = np.float64(_float(operand))
+    with np.errstate(all="ignore"):
+        if function == SpecialFunction.RECIPROCAL:
+            return _bits(np.float32(1.0 / x))
+        if function == SpecialFunction.EXP2:
+            return _bits(np.float32(np.exp2(x)))
+    raise UnsupportedInstruction(f"special function {function}")
+
+
+def _float(bits: int) -> np.float32:
+    return np.uint32(bits & _U32).view(np.float32)
+
+
+def _bits(value: np.float32) -> int:
+    return int(np.float32(value).view(np.uint32))
+
+
+def _to_integer(bits: int) -> int:
+    value = float(_float(bits))
+    return int(np.clip(np.rint(value), -(1 << 31), (1 << 31) - 1)) & _U32 if np.isfinite(value) else 0
+
+
 def _signed(value: int) -> int:
     return value - (1 << 32) if value & 0x80000000 else value
 
@@ -438,6 +495,15 @@ _ARITHMETIC: dict[int, Callable[[int, int], int]] = {
     AluOperation.SHR: lambda a, b: a >> (b & 31),
     AluOperation.ASR: lambda a, b: _signed(a) >> (b & 31),
     AluOperation.MOVE: lambda a, b: b,
+}
+_FLOATS: dict[int, Callable[[int, int], int]] = {
+    AluOperation.TO_FLOAT: lambda a, b: _bits(np.float32(_signed(b))),
+    AluOperation.TO_INTEGER: lambda a, b: _to_integer(b),
+    AluOperation.FLOAT_ADD: lambda a, b: _bits(_float(a) + _float(b)),
+    AluOperation.FLOAT_SUB: lambda a, b: _bits(_float(a) - _float(b)),
+    AluOperation.FLOAT_MULTIPLY: lambda a, b: _bits(_float(a) * _float(b)),
+    AluOperation.FLOAT_MAXIMUM: lambda a, b: _bits(max(_float(a), _float(b))),
+    AluOperation.FLOAT_MINIMUM: lambda a, b: _bits(min(_float(a), _float(b))),
 }
 _COMPARES: dict[int, Callable[[int, int], bool]] = {
     AluOperation.EQUAL: lambda a, b: a == b,

@@ -81,7 +81,9 @@ class TensorOp(TileTask):
         self.partial = not ins["no_partial_sums"]
         mask = ins["reduction"]
         leading = 0
-        while leading < 8 and (mask >> leading & 1 or counts[leading] == 1):
+        # Sums that stay in the unit run on through loops of one iteration; partial sums in wide
+        # memory are stored at the end of the innermost reduction.
+        while leading < 8 and (mask >> leading & 1 or (not self.partial and counts[leading] == 1)):
             leading += 1
         while leading and not mask >> (leading - 1) & 1:
             leading -= 1
