@@ -98,7 +98,7 @@ class TileTask:
     def advance(self, chip: Chip, tiles: list[int]) -> bool:
         """Run every tile as far as it can; tiles that can run the same range run together."""
         ranges: dict[tuple[int, int], list[int]] = {}
-        for tile in tiles:
+        for tile in sorted(tiles):
             allowed = self.limit(chip, tile)
             if allowed > self.done[tile]:
                 ranges.setdefault((self.done[tile], allowed), []).append(tile)
