@@ -15,7 +15,7 @@ from compiler.lowering.refusal import LoweringRefusal
 from compiler.mapping import MappedGraph, MappingOptions, Status, Verdict, check_model, map_graph
 from compiler.memory.plan import CachePlan, ModelPlan, plan_cache
 from compiler.package.container import with_custom_operators
-from compiler.package.layers import input_layer, vector_output_layer
+from compiler.package.layers import input_layer, output_layer
 from compiler.package.model import Executable, ExecutableType, Package
 from compiler.package.options import CustomOptions, write_custom_options
 from compiler.package.writer import write_package
@@ -217,7 +217,7 @@ def build_package(graph: Graph, mapped: MappedGraph, network: LoweredNetwork, to
         type=ExecutableType.EXECUTION_ONLY if network.caching is not None else ExecutableType.STAND_ALONE,
         name="model", chunks=network.execution.chunks, parameters=network.streamed, hints=network.execution.hints,
         inputs=tuple(input_layer(graph.tensors[t]) for t in part.inputs),
-        outputs=tuple(vector_output_layer(graph.tensors[t]) for t in part.outputs),
+        outputs=tuple(output_layer(graph.tensors[t]) for t in part.outputs),
         token=token, batch_size=1, chip="beagle", used_narrow_bytes=network.narrow_bytes, serialized_model=b"",
     )
     executables = [execution]

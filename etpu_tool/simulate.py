@@ -20,7 +20,7 @@ def simulate_command(
 
     from compiler.beagle.simulator import Machine
     from compiler.graph import read_model
-    from compiler.package import encode_input
+    from compiler.package import dtype_of, encode_input
     from compiler.package.container import packages_of
 
     packages = packages_of(read_model(model))
@@ -33,7 +33,9 @@ def simulate_command(
             machine.run(package.caching)
         inputs = {}
         for layer in package.execution.inputs:
-            array = np.load(input_file) if input_file else rng.integers(0, 256, layer.y * layer.x * layer.z, np.uint8)
+            dtype = dtype_of(layer)
+            noise = rng.integers(0, 256, layer.y * layer.x * layer.z * dtype.itemsize, np.uint8).view(dtype)
+            array = np.load(input_file) if input_file else noise
             inputs[layer.name] = encode_input(layer, array)
         started = time.perf_counter()
         result = machine.run(package.execution, inputs)

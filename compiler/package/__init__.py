@@ -1,6 +1,6 @@
 """The executable container inside the custom operator: read and write."""
 
-from compiler.package.host import decode_output, encode_input
+from compiler.package.host import decode_output, dtype_of, encode_input, row_starts
 from compiler.package.model import (
     BaseAddress,
     DataType,
@@ -9,6 +9,7 @@ from compiler.package.model import (
     DmaHints,
     Executable,
     ExecutableType,
+    FenceHint,
     FieldOffset,
     InstructionChunk,
     InstructionHint,
@@ -32,6 +33,7 @@ __all__ = [
     "DmaHints",
     "Executable",
     "ExecutableType",
+    "FenceHint",
     "FieldOffset",
     "InstructionChunk",
     "InstructionHint",
@@ -42,9 +44,11 @@ __all__ = [
     "Package",
     "Position",
     "decode_output",
+    "dtype_of",
     "encode_input",
     "read_custom_options",
     "read_package",
+    "row_starts",
     "write_custom_options",
     "write_executable",
     "write_package",

@@ -1,4 +1,4 @@
-"""Between tensors and the host buffers of the chip."""
+"""Between tensors and the host buffers of the chip, as the runtime (libedgetpu) converts them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,26 @@ import numpy.typing as npt
 from compiler.errors import PackageError
 from compiler.package.model import DataType, Layer
 
-_SIGNED = {DataType.SIGNED_FIXED_POINT8: 0x80, DataType.SIGNED_FIXED_POINT16: 0x8000}
+_DTYPES: dict[DataType, np.dtype[Any]] = {
+    DataType.FIXED_POINT8: np.dtype("u1"), DataType.FIXED_POINT16: np.dtype("<u2"),
+    DataType.SIGNED_FIXED_POINT32: np.dtype("<i4"), DataType.HALF: np.dtype("<f2"), DataType.SINGLE: np.dtype("<f4"),
+    DataType.SIGNED_FIXED_POINT8: np.dtype("i1"), DataType.SIGNED_FIXED_POINT16: np.dtype("<i2"),
+}
+_SIGN = {DataType.SIGNED_FIXED_POINT8: 0x80, DataType.SIGNED_FIXED_POINT16: 0x8000}
+"""Types whose sign bit is flipped on the way: the chip computes with unsigned numbers."""
+
+
+def dtype_of(layer: Layer) -> np.dtype[Any]:
+    """Return the type of the elements of a layer on the host.
+
+    Raises
+    ------
+    PackageError
+        When numpy has no such type.
+    """
+    if layer.data_type not in _DTYPES:
+        raise PackageError(f"{layer.name} is of type {layer.data_type.name}, which numpy does not have.")
+    return _DTYPES[layer.data_type]
 
 
 def encode_input(layer: Layer, array: npt.NDArray[Any]) -> bytes:
@@ -19,22 +38,26 @@ def encode_input(layer: Layer, array: npt.NDArray[Any]) -> bytes:
     Parameters
     ----------
     array:
-        int8, uint8 or int16, with the elements of the layer in row-major order.
+        The elements of the layer in row-major order, of its type.
 
     Returns
     -------
     bytes
         Dense, unsigned, zero-padded to the size of the layer.
+
+    Raises
+    ------
+    PackageError
+        When number or type of the elements are not those of the layer.
     """
-    flat = np.ascontiguousarray(array).reshape(-1)
-    expected = layer.y * layer.x * layer.z
-    if flat.size != expected:
-        raise PackageError(f"input {layer.name} has {flat.size} elements, the executable takes {expected}")
-    bias = _SIGNED.get(layer.data_type, 0)
-    unsigned = flat.view(np.uint8 if flat.itemsize == 1 else np.uint16)
-    if bias:
-        unsigned = np.bitwise_xor(unsigned, np.asarray(bias, unsigned.dtype))
-    return unsigned.tobytes().ljust(layer.size, b"\0")
+    dtype = dtype_of(layer)
+    if array.dtype != dtype:
+        raise PackageError(f"input {layer.name} is given as {array.dtype}, the executable takes {dtype}.")
+    expected = layer.y * layer.x * layer.z * layer.executions
+    if array.size != expected:
+        raise PackageError(f"input {layer.name} has {array.size} elements, the executable takes {expected}.")
+    values = _flip(layer, np.ascontiguousarray(array).reshape(-1))
+    return values.tobytes().ljust(layer.size, b"\0")
 
 
 def decode_output(layer: Layer, data: bytes) -> npt.NDArray[Any]:
@@ -43,41 +66,61 @@ def decode_output(layer: Layer, data: bytes) -> npt.NDArray[Any]:
     Returns
     -------
     numpy.ndarray
-        Shape (y, x, z) in the layer's own type (int8, uint8, int16 or uint16).
-    """
-    raw = np.frombuffer(data, np.uint8)
-    width = layer.data_type.bytes
-    layout = layer.layout
-    if layout is None or not layout.tile_offset:
-        flat = raw[:layer.y * layer.x * layer.z * width]
-    else:
-        flat = raw[output_offsets(layer).reshape(-1, 1) * 1 + np.arange(width)] if width > 1 else \
-            raw[output_offsets(layer).reshape(-1)]
-    values = np.ascontiguousarray(flat).view(np.uint8 if width == 1 else np.uint16)
-    bias = _SIGNED.get(layer.data_type, 0)
-    if bias:
-        values = np.bitwise_xor(values, np.asarray(bias, values.dtype)).view(np.int8 if width == 1 else np.int16)
-    return values.reshape(layer.y, layer.x, layer.z)
-
-
-def output_offsets(layer: Layer) -> npt.NDArray[np.int64]:
-    """Byte offset of every element of an output, shape (y, x, z).
+        Shape (y, x, z) in the type of the layer.
 
     Raises
     ------
     PackageError
-        When the layout does not fit the layer.
+        When the buffer is too small, or the layer is described in a way that is not supported.
     """
+    dtype = dtype_of(layer)
+    count = len(data) // dtype.itemsize
+    elements = np.frombuffer(data, dtype, count)
+    if max(layer.y, 0) * max(layer.x, 0) * max(layer.z, 0) > count:
+        raise PackageError(f"output {layer.name} has {layer.y} x {layer.x} x {layer.z} elements, its buffer of "
+                           f"{len(data)} bytes holds {count}.")
+    starts = row_starts(layer)
+    if starts.size and (starts.min() < 0 or starts.max() + layer.z > count):
+        raise PackageError(f"the layout of output {layer.name} reaches beyond its buffer of {len(data)} bytes.")
+    if layer.z <= 0 or not starts.size:
+        return np.zeros((layer.y, layer.x, max(layer.z, 0)), dtype)
+    rows = np.lib.stride_tricks.sliding_window_view(elements, layer.z)
+    return _flip(layer, rows[starts])
+
+
+def row_starts(layer: Layer) -> npt.NDArray[np.int64]:
+    """Return where the channels of each pixel begin in an output buffer, in elements; shape (y, x).
+
+    Raises
+    ------
+    PackageError
+        When the layout does not fit the layer, or is not supported.
+    """
+    if layer.has_slices or layer.executions != 1:
+        raise PackageError(f"output {layer.name} holds several batches in one buffer, which is not supported.")
+    if min(layer.y, layer.x, layer.z) < 0:
+        raise PackageError(f"output {layer.name} has the dimensions {layer.y} x {layer.x} x {layer.z}.")
+    if layer.y == layer.x == 1:
+        return np.zeros((1, 1), np.int64)
     layout = layer.layout
     if layout is None:
-        return np.arange(layer.y * layer.x * layer.z).reshape(layer.y, layer.x, layer.z)
-    tables = [np.asarray(t, np.int64) for t in (layout.tile_y, layout.tile_x, layout.tile_offset, layout.local_x,
-                                                layout.local_y, layout.row_size)]
-    tile_y, tile_x, offset, local_x, local_y, row = tables
-    try:
-        tile = tile_y[:layer.y, None] + tile_x[None, :layer.x]
-        base = offset[tile] + local_y[:layer.y, None] * row[None, :layer.x] + local_x[None, :layer.x]
-    except IndexError as error:
-        raise PackageError(f"the layout of output {layer.name} does not fit its size") from error
-    offsets: npt.NDArray[np.int64] = base[:, :, None] + np.arange(layer.z) * layer.data_type.bytes
-    return offsets
+        raise PackageError(f"output {layer.name} of {layer.y} x {layer.x} pixels has no layout.")
+    tile_y, local_y = (np.asarray(t[:layer.y], np.int64)[:, None] for t in (layout.tile_y, layout.local_y))
+    tile_x, local_x, row = (np.asarray(t[:layer.x], np.int64) for t in (layout.tile_x, layout.local_x, layout.row_size))
+    offset = np.asarray(layout.tile_offset, np.int64)
+    if {tile_y.size, local_y.size} != {layer.y} or {tile_x.size, local_x.size, row.size} != {layer.x}:
+        raise PackageError(f"the layout of output {layer.name} does not cover its {layer.y} x {layer.x} pixels.")
+    tile = tile_y + tile_x
+    if tile.size and not 0 <= tile.min() <= tile.max() < offset.size:
+        raise PackageError(f"the layout of output {layer.name} names tiles that it does not place.")
+    starts: npt.NDArray[np.int64] = offset[tile] + local_y * row + local_x
+    return starts
+
+
+def _flip(layer: Layer, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Change between signed numbers and the unsigned ones of the chip, in either direction."""
+    if layer.data_type not in _SIGN:
+        return values
+    unsigned = values.view(np.dtype(f"u{values.itemsize}"))
+    flipped: npt.NDArray[Any] = np.bitwise_xor(unsigned, unsigned.dtype.type(_SIGN[layer.data_type]))
+    return flipped.view(values.dtype)

@@ -134,7 +134,21 @@ class DmaHints:
 class OutputLayout:
     """How a tensor lies in the output buffer: tile by tile.
 
-    Element (y, x, z) is at ``tile_offset[tile_y[y] + tile_x[x]] + local_y[y] * row_size[x] + local_x[x] + z``.
+    Element (y, x, z) is at ``tile_offset[tile_y[y] + tile_x[x]] + local_y[y] * row_size[x] + local_x[x] + z``,
+    all counted in elements. The runtime reads vectors (y = x = 1) densely, whatever their layout says.
+
+    Attributes
+    ----------
+    tile_y, tile_x:
+        Per y and per x: first and second part of the number of the tile.
+    tile_offset:
+        Per tile: its first element.
+    local_x:
+        Per x: first element within a row of the tile.
+    local_y:
+        Per y: row within the tile.
+    row_size:
+        Per x: elements of a row of the tile.
     """
 
     tile_y: tuple[int, ...]
@@ -161,6 +175,10 @@ class Layer:
         Inclusive ranges of the dimensions of the TensorFlow Lite tensor, may be absent.
     layout:
         Output layers only.
+    executions:
+        How often the layer is transferred per inference.
+    has_slices:
+        The output is described by slices (several batches at once) instead; their content is not kept.
     """
 
     name: str
@@ -176,6 +194,7 @@ class Layer:
     shape: tuple[tuple[int, int], ...] | None = None
     executions: int = 1
     cache_on_dram: bool = False
+    has_slices: bool = False
 
 
 @dataclass(frozen=True)

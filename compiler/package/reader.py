@@ -24,8 +24,27 @@ from compiler.package.model import (
     Package,
     Position,
 )
-
-IDENTIFIER = b"DWN1"
+from compiler.package.schema import (
+    FILE_IDENTIFIER,
+    BitstreamSlot,
+    DescriptorHintSlot,
+    ExecutableSlot,
+    FieldOffsetSlot,
+    HintKind,
+    HintSlot,
+    HintsSlot,
+    InstructionHintSlot,
+    InterruptHintSlot,
+    LayerKind,
+    LayerSlot,
+    MetaSlot,
+    MultiExecutableSlot,
+    NumericsSlot,
+    OutputLayerSlot,
+    OutputLayoutSlot,
+    PackageSlot,
+    TensorShapeSlot,
+)
 
 
 def read_package(data: bytes | memoryview, what: str = "executable package") -> Package:
@@ -41,104 +60,112 @@ def read_package(data: bytes | memoryview, what: str = "executable package") -> 
     Raises
     ------
     PackageError
-        When the bytes are no container, or damaged.
+        When the bytes are no container, or damaged, or meant for several chips at once.
     """
-    root = TableView.root(data, what, IDENTIFIER)
-    multi = TableView.root(root.blob(1), what)
-    executables = tuple(_executable(TableView.root(blob, what)) for blob in multi.blobs(0))
+    root = TableView.root(data, what, FILE_IDENTIFIER)
+    if root.has(PackageSlot.MULTI_CHIP_PACKAGE):
+        raise PackageError(f"{what} holds one package for each of several chips; only single chips are supported.")
+    multi = TableView.root(root.blob(PackageSlot.SERIALIZED_MULTI_EXECUTABLE), f"the list of executables of {what}")
+    executables = tuple(_executable(TableView.root(blob, f"executable {i} of {what}"))
+                        for i, blob in enumerate(multi.blobs(MultiExecutableSlot.SERIALIZED_EXECUTABLES)))
     if not any(e.type is not ExecutableType.PARAMETER_CACHING for e in executables):
-        raise PackageError(f"{what} holds no executable that runs an inference")
+        raise PackageError(f"{what} holds no executable that runs an inference.")
+    identifier = PackageSlot.MODEL_IDENTIFIER
     return Package(
         executables=executables,
-        min_runtime_version=root.integer(0),
-        compiler_version=root.string(4),
-        model_identifier=root.string(7) if root.has(7) else None,
-        keypair_version=root.integer(3),
-        virtual_chip_id=root.integer(5),
-        signature=bytes(root.blob(2)),
+        min_runtime_version=root.integer(PackageSlot.MIN_RUNTIME_VERSION),
+        compiler_version=root.string(PackageSlot.COMPILER_VERSION),
+        model_identifier=root.string(identifier) if root.has(identifier) else None,
+        keypair_version=root.integer(PackageSlot.KEYPAIR_VERSION),
+        virtual_chip_id=root.integer(PackageSlot.VIRTUAL_CHIP_ID),
+        signature=bytes(root.blob(PackageSlot.SIGNATURE)),
     )
 
 
 def _executable(t: TableView) -> Executable:
-    hints = t.table(7)
-    try:
-        return Executable(
-            type=ExecutableType(t.integer(13, "<h")),
-            name=t.string(1),
-            chunks=t.tables(5, _chunk),
-            parameters=bytes(t.blob(6)),
-            hints=_hints(hints) if hints else None,
-            inputs=t.tables(8, _layer),
-            outputs=t.tables(9, _layer),
-            token=t.integer(14, "<Q"),
-            version=t.integer(0),
-            batch_size=t.integer(3),
-            scratch_size=t.integer(4),
-            chip=t.string(10),
-            estimated_cycles=t.integer(11),
-            estimated_cycles_64bit=t.integer(16, "<q"),
-            used_narrow_bytes=t.integer(12),
-            serialized_model=bytes(t.blob(2)) if t.has(2) else None,
-            parameters_in_dram=bool(t.integer(15, "<B")),
-        )
-    except ValueError as error:
-        raise PackageError(f"{t.what} is damaged: {error}") from error
+    slot = ExecutableSlot
+    hints = t.table(slot.DMA_HINTS)
+    return Executable(
+        type=t.member(slot.TYPE, ExecutableType),
+        name=t.string(slot.NAME),
+        chunks=t.tables(slot.INSTRUCTION_BITSTREAMS, _chunk),
+        parameters=bytes(t.blob(slot.PARAMETERS)),
+        hints=None if hints is None else _hints(hints),
+        inputs=t.tables(slot.INPUT_LAYERS, _layer),
+        outputs=t.tables(slot.OUTPUT_LAYERS, _layer),
+        token=t.integer(slot.PARAMETER_CACHING_TOKEN, "<Q"),
+        version=t.integer(slot.VERSION),
+        batch_size=t.integer(slot.BATCH_SIZE),
+        scratch_size=t.integer(slot.SCRATCH_SIZE_BYTES),
+        chip=t.string(slot.CHIP),
+        estimated_cycles=t.integer(slot.ESTIMATED_CYCLES),
+        estimated_cycles_64bit=t.integer(slot.ESTIMATED_CYCLES_64BIT, "<q"),
+        used_narrow_bytes=t.integer(slot.USED_NARROW_MEMORY_BYTES_PER_TILE),
+        serialized_model=bytes(t.blob(slot.SERIALIZED_MODEL)) if t.has(slot.SERIALIZED_MODEL) else None,
+        parameters_in_dram=t.flag(slot.USE_TPU_DRAM_FOR_PARAMETERS),
+    )
 
 
 def _chunk(t: TableView) -> InstructionChunk:
-    return InstructionChunk(bytes(t.blob(0)), t.tables(1, _field_offset))
+    return InstructionChunk(bytes(t.blob(BitstreamSlot.BITSTREAM)), t.tables(BitstreamSlot.FIELD_OFFSETS, _field_offset))
 
 
 def _field_offset(t: TableView) -> FieldOffset:
-    return FieldOffset(_meta(t.table(0)), t.integer(1))
+    return FieldOffset(_meta(t, FieldOffsetSlot.META), t.integer(FieldOffsetSlot.OFFSET_BIT))
 
 
-def _meta(t: TableView | None) -> Meta:
+def _meta(parent: TableView, slot: FieldOffsetSlot | DescriptorHintSlot) -> Meta:
+    t = parent.table(slot)
     if t is None:
-        return Meta(BaseAddress.OUTPUT)
-    return Meta(BaseAddress(t.integer(0, "<h")), t.string(2), t.integer(1), Position(t.integer(3, "<h")))
+        raise parent.damage(slot, "is missing")
+    return Meta(t.member(MetaSlot.DESC, BaseAddress), t.string(MetaSlot.NAME), t.integer(MetaSlot.BATCH),
+                t.member(MetaSlot.POSITION, Position))
 
 
 def _hints(t: TableView) -> DmaHints:
-    return DmaHints(t.tables(0, _hint), bool(t.integer(1, "<B")))
+    return DmaHints(t.tables(HintsSlot.HINTS, _hint), t.flag(HintsSlot.FULLY_DETERMINISTIC))
 
 
 def _hint(t: TableView) -> Hint:
-    direction = Direction(t.integer(2, "<h"))
-    kind, body = t.integer(0, "<B"), t.table(1)
+    direction = t.member(HintSlot.DIRECTION, Direction)
+    kind = t.member(HintSlot.ANY_HINT_TYPE, HintKind, "<B")
+    body = t.table(HintSlot.ANY_HINT)
     if body is None:
-        raise PackageError(f"{t.what} is damaged: a transfer hint without content")
-    if kind == 1:
-        return DescriptorHint(_meta(body.table(0)), body.integer(1), body.integer(2), direction)
-    if kind == 2:
-        return InstructionHint(body.integer(0), direction)
-    if kind == 3:
-        return InterruptHint(body.integer(0, "<h"), direction)
-    if kind == 4:
-        return FenceHint(direction)
-    raise PackageError(f"{t.what} holds an unknown transfer hint of kind {kind}")
+        raise t.damage(HintSlot.ANY_HINT, "is missing")
+    if kind is HintKind.DMA_DESCRIPTOR:
+        slot = DescriptorHintSlot
+        return DescriptorHint(_meta(body, slot.META), body.integer(slot.OFFSET_IN_BYTES),
+                              body.integer(slot.SIZE_IN_BYTES), direction)
+    if kind is HintKind.INSTRUCTION:
+        return InstructionHint(body.integer(InstructionHintSlot.INSTRUCTION_CHUNK_INDEX), direction)
+    if kind is HintKind.INTERRUPT:
+        return InterruptHint(body.integer(InterruptHintSlot.TYPE, "<h"), direction)
+    return FenceHint(direction)
 
 
 def _layer(t: TableView) -> Layer:
-    numerics, shape, body = t.table(5), t.table(11), t.table(8)
-    is_output = t.integer(7, "<B") == 1
-    layout = body.table(0) if body is not None and is_output else None
+    slot = LayerSlot
+    numerics, shape, body = t.table(slot.NUMERICS), t.table(slot.SHAPE), t.table(slot.ANY_LAYER)
+    is_output = t.member(slot.ANY_LAYER_TYPE, LayerKind, "<B") is LayerKind.OUTPUT
+    own = body if is_output else None
+    layout = None if own is None else own.table(OutputLayerSlot.LAYOUT)
     return Layer(
-        name=t.string(0),
-        size=t.integer(1),
-        y=t.integer(2),
-        x=t.integer(3),
-        z=t.integer(4),
-        zero_point=numerics.integer(0) if numerics else 0,
-        scale=numerics.real(1) if numerics else 0.0,
-        data_type=DataType(t.integer(6, "<h")),
+        name=t.string(slot.NAME),
+        size=t.integer(slot.SIZE_BYTES),
+        y=t.integer(slot.Y_DIM),
+        x=t.integer(slot.X_DIM),
+        z=t.integer(slot.Z_DIM),
+        zero_point=0 if numerics is None else numerics.integer(NumericsSlot.ZERO_POINT),
+        scale=0.0 if numerics is None else numerics.real(NumericsSlot.DEQUANTIZATION_FACTOR),
+        data_type=t.member(slot.DATA_TYPE, DataType),
         is_output=is_output,
-        layout=_layout(layout) if layout else None,
-        shape=shape.pairs(0) if shape else None,
-        executions=t.integer(9, default=1),
-        cache_on_dram=bool(t.integer(10, "<B")),
+        layout=None if layout is None else _layout(layout),
+        shape=None if shape is None else shape.pairs(TensorShapeSlot.DIMENSION),
+        executions=t.integer(slot.EXECUTION_COUNT_PER_INFERENCE, default=1),
+        cache_on_dram=t.flag(slot.CACHE_ON_DRAM),
+        has_slices=own is not None and own.has(OutputLayerSlot.SHAPE_INFO),
     )
 
 
 def _layout(t: TableView) -> OutputLayout:
-    return OutputLayout(*(t.integers(slot) for slot in range(6)))
+    return OutputLayout(*(t.integers(slot) for slot in OutputLayoutSlot))
