@@ -65,8 +65,8 @@ def objection(graph: Graph, op: Operator) -> Verdict | None:
     if op.name == "QUANTIZE":
         return _quantize_objection(graph, op)
     if op.name == "RESHAPE":
-        vectors = all(_is_vector(t) for t in (graph.tensors[op.inputs[0]], graph.output(op)))
-        return None if vectors else refusal(op, "only reshapes between vectors are generated so far.")
+        return None if len(op.inputs) < 2 or graph.tensors[op.inputs[1]].is_constant else Verdict(
+            Status.NOT_CONSTANT, f"{op.title}: the new shape must be a constant.", "Freeze the model before converting it.")
     return refusal(op, "code for this operator is not generated yet.", "It runs on the CPU.")
 
 
@@ -92,21 +92,10 @@ def _dense_objection(graph: Graph, op: Operator) -> Verdict | None:
     activation = op.options.fusedActivationFunction if op.options is not None else 0
     if activation not in _FUSED:
         return refusal(op, f"the fused activation {ACTIVATION_NAMES.get(activation, activation)} is not supported.")
-    producer = graph.producers.get(x.index)
-    spatial = next((t for t in _upstream_shapes(graph, producer) if not _is_vector(t)), None)
-    if spatial is not None:
-        return refusal(op, f"its input comes from {spatial.name} of shape {list(spatial.shape)}; only vectors so far.")
+    if not _is_vector(y):
+        return Verdict(Status.OUTPUT_2D, f"{op.title}: its result {y.name} of shape {list(y.shape)} is no vector.",
+                       "Use batch size 1.")
     return None
-
-
-def _upstream_shapes(graph: Graph, producer: Operator | None) -> list[Tensor]:
-    """Tensors seen through free operators upstream of an operator."""
-    found = []
-    while producer is not None and producer.name in _FREE:
-        source = graph.tensors[producer.inputs[0]]
-        found.append(source)
-        producer = graph.producers.get(source.index)
-    return found
 
 
 def _quantize_objection(graph: Graph, op: Operator) -> Verdict | None:
@@ -163,6 +152,10 @@ class DenseNetwork:
         if seen < len(self.subgraph.operators):
             stray = self.graph.operators[max(self.subgraph.operators)]
             raise LoweringRefusal(stray.index, refusal(stray, "is not part of one chain from the input."))
+        if not _is_vector(self.graph.tensors[current]):
+            last = self.graph.producers[current]
+            raise LoweringRefusal(last.index, refusal(last, f"gives {self.graph.tensors[current].name} of shape "
+                                  f"{list(self.graph.tensors[current].shape)}; only vectors leave the Edge TPU so far."))
         if not chain:
             first = self.graph.operators[self.subgraph.operators[0]]
             raise LoweringRefusal(first.index, refusal(first, "has nothing to compute beside it on the Edge TPU."))

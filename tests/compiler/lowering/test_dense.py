@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,6 +92,59 @@ def test_layers_that_find_no_room_are_streamed_whole() -> None:
     assert any(streamed) and not all(streamed)
     assert compiled.off_chip == sum(t.streamed_bytes for t, s in zip(compiled.plan.demand.tensors, streamed, strict=True)
                                     if s)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 9, 7, 3), (1, 1, 1, 40), (60,)], ids=str)
+def test_images_are_flattened_for_free(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(4)
+    count = int(np.prod(shape))
+    b = GraphBuilder()
+    x = b.add_input(shape, scale=0.02, zero_point=-5)
+    y = b.reshape(x, (1, count))
+    w = b.quantized_weights(rng.normal(size=(10, count)))
+    y = b.fully_connected(y, w, b.bias(rng.normal(size=10), y, w), scale=1.0)
+    model = parse_model(serialize_model(b.build(y)))
+    compiled = compile_model(model)
+    assert compiled.on_cpu == 0, [v.reason for v in compiled.mapped.verdicts]
+    image = rng.integers(-128, 128, shape, dtype=np.int8)
+    want = TfliteModel(serialize_model(model), reference_kernels=True).run([image])[0].reshape(-1).astype(int)
+    got = simulate(compiled, image[None])[0].astype(int)
+    assert np.abs(got - want).max() <= 1
+
+
+def test_what_is_not_generated_stays_on_the_cpu_with_a_reason() -> None:
+    b = GraphBuilder()
+    x = b.add_input((1, 16), scale=0.02)
+    w = b.quantized_weights(np.random.default_rng(0).normal(size=(8, 16)))
+    y = b.softmax(b.fully_connected(x, w, scale=0.5))
+    compiled = compile_model(parse_model(serialize_model(b.build(y))))
+    assert (compiled.on_edge_tpu, compiled.on_cpu, compiled.subgraphs) == (1, 1, 1)
+    (reason,) = [v.reason for v in compiled.mapped.verdicts if v.reason]
+    assert "SOFTMAX" in reason
+
+
+@pytest.mark.parametrize("kind", [TensorType.INT8, TensorType.UINT8])
+@pytest.mark.parametrize("backend", ["ai_edge_litert", "tflite_runtime"])
+def test_interpreters_load_the_result_up_to_the_custom_operator(tmp_path: Path, kind: TensorType, backend: str) -> None:
+    source = network([12, 9, 4], kind, bias=True, activation="RELU", per_channel=False, seed=2)
+    compiled = compile_model(source)
+    read = parse_model(compiled.data).main
+    for ours, theirs in zip((*read.inputs, *read.outputs), (*source.main.inputs, *source.main.outputs), strict=True):
+        a, b = read.tensors[ours], source.main.tensors[theirs]
+        assert (a.name, a.shape, a.type) == (b.name, b.shape, b.type)
+        assert a.quantization is not None and a.quantization.same_as(b.quantization)
+    python = sys.executable if backend == "ai_edge_litert" else os.environ.get("ETPU_TFLITE_RUNTIME_PYTHON", "")
+    if not python:
+        pytest.skip("ETPU_TFLITE_RUNTIME_PYTHON names no Python with tflite-runtime")
+    path = tmp_path / "model.tflite"
+    path.write_bytes(compiled.data)
+    program = (f"from {backend}.interpreter import Interpreter\n"
+               f"i = Interpreter(model_path={str(path)!r})\n"
+               "print(i.get_input_details()[0]['name'], i.get_output_details()[0]['shape'])\n"
+               "i.allocate_tensors()\n")
+    done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=False)
+    assert "input [1 4]" in done.stdout, done.stderr
+    assert "edgetpu-custom-op" in done.stderr
 
 
 @settings(max_examples=15, deadline=None)
