@@ -24,21 +24,15 @@ _HALVINGS = 2
 """Four tiles in a row or column: halved twice."""
 
 
-def input_layer(tensor: Tensor, shape: Sequence[int] | None = None) -> Layer:
+def input_layer(tensor: Tensor) -> Layer:
     """Describe an input: dense, rounded up to 8 bytes.
-
-    Parameters
-    ----------
-    shape:
-        The tensor as its first consumer sees it, when that is not its own shape: a dense layer sees
-        an image as a vector.
 
     Raises
     ------
     PackageError
         When the tensor is not quantized or not of an integer type that the chip exchanges.
     """
-    y, x, z = _last_three(tensor.shape if shape is None else shape)
+    y, x, z = _last_three(tensor.shape)
     return _layer(tensor, (y, x, z), y * x * z, layout=None)
 
 
