@@ -12,6 +12,7 @@ from compiler.errors import UsageError
 def disasm_command(
     model: Annotated[str, typer.Argument(help="A compiled model.")],
     executable: Annotated[int, typer.Option(help="Only this executable, counted from 0 over all custom operators.")] = -1,
+    raw: Annotated[bool, typer.Option("--raw", help="Plain field values instead of the compact notation.")] = False,
 ) -> None:
     """Print the instruction streams of a compiled model."""
     from compiler.beagle.assembly import disassemble
@@ -27,4 +28,4 @@ def disasm_command(
         if executable in (-1, number):
             for chunk, stream in enumerate(e.chunks):
                 print(f"; executable {number} {e.type.name}, stream {chunk}")
-                print(disassemble(stream.data))
+                print(disassemble(stream.data, raw=raw))

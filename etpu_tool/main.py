@@ -8,8 +8,8 @@ import sys
 import typer
 
 from compiler.errors import EtpuError
+from etpu_tool import asm, conformance, deploy, devices, disasm, doctor, inspect, profile, run_verb, simulate
 from etpu_tool import compile as compile_verb
-from etpu_tool import deploy, devices, disasm, doctor, inspect, profile, run_verb, simulate
 
 app = typer.Typer(
     name="etpu",
@@ -22,6 +22,8 @@ app = typer.Typer(
 app.command("compile")(compile_verb.compile_command)
 app.command("inspect")(inspect.inspect_command)
 app.command("disasm")(disasm.disasm_command)
+app.command("asm")(asm.asm_command)
+app.command("conformance")(conformance.conformance_command)
 app.command("simulate")(simulate.simulate_command)
 app.add_typer(devices.app, name="devices")
 app.command("deploy")(deploy.deploy_command)

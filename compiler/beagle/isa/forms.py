@@ -13,7 +13,7 @@ _C = Evidence.GUESS
 
 
 def _scalar() -> Form:
-    b = FormBuilder("scalar", 0x00, True, 1, "scalar ALU operation and, beside it, a memory or host move and a special function")
+    b = FormBuilder("scalar", 0x00, True, 1, "ALU operation and, beside it, a memory or host move and a special function")
     b.header()
     b.add("port", 12, 2, "2, 3: loads a word of scalar memory", evidence=_B)
     b.add("port_register", 14, 5, "register loaded")
@@ -29,7 +29,8 @@ def _scalar() -> Form:
     b.add("source", 65, 5, "source register")
     b.add("immediate", 70, 32, "32-bit immediate, or the second register")
     b.add("special", 102, 3, "2 reciprocal, 3 power of two, of a float32 register")
-    b.add("special_source", 105, 5, "operand of the special function; equal to its destination in every known program", evidence=_B)
+    b.add("special_source", 105, 5, "operand of the special function; its destination too in every known program",
+          evidence=_B)
     b.add("special_destination", 110, 5, "result of the special function", evidence=_B)
     return b.build()
 

@@ -1,0 +1,99 @@
+"""Runs the checks on many pairs; one model's failure, crash or endless loop is that model's alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compiler.errors import UsageError
+
+CHECKS = ("decode", "package", "cache", "simulate", "map", "parameters", "memory", "compile")
+MODEL_SECONDS = 300
+_SUFFIX = "_edgetpu.tflite"
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """Results of one model: check name -> plain data with status and reason."""
+
+    name: str
+    checks: dict[str, dict[str, Any]]
+
+
+def find_pairs(paths: Iterable[str | Path]) -> list[tuple[str, Path, Path]]:
+    """Find every ``X_edgetpu.tflite`` with its ``X.tflite``; returns (name, source, compiled).
+
+    Raises
+    ------
+    UsageError
+        When a path does not exist or there is no pair.
+    """
+    found = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UsageError(f"{path}: does not exist.")
+        root = path if path.is_dir() else path.parent
+        candidates = sorted(path.rglob(f"*{_SUFFIX}")) if path.is_dir() else [path]
+        for compiled in candidates:
+            source = compiled.with_name(compiled.name[:-len(_SUFFIX)] + ".tflite")
+            if compiled.name.endswith(_SUFFIX) and source.exists():
+                found.append((str(source.relative_to(root).with_suffix("")), source, compiled))
+    if not found:
+        raise UsageError("no pair of X.tflite and X_edgetpu.tflite was found.",
+                         advice="Name a folder that holds such pairs.")
+    return found
+
+
+def run_all(pairs: Sequence[tuple[str, Path, Path]], checks: Sequence[str], *, samples: int, seed: int,
+            jobs: int) -> Iterable[ModelReport]:
+    """Run the checks on all pairs, each in a process of its own; yields reports in order."""
+    unknown = [c for c in checks if c not in CHECKS]
+    if unknown:
+        raise UsageError(f"there is no check called {unknown[0]}.", advice=f"Checks: {', '.join(CHECKS)}.")
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        yield from pool.map(lambda pair: _run_one(pair, checks, samples, seed), pairs)
+
+
+def _run_one(pair: tuple[str, Path, Path], checks: Sequence[str], samples: int, seed: int) -> ModelReport:
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(sender, pair, tuple(checks), samples, seed), daemon=True)
+    process.start()
+    sender.close()
+    results: dict[str, dict[str, Any]] = {}
+    reason = f"took longer than {MODEL_SECONDS} seconds"
+    try:
+        while len(results) < len(checks) and receiver.poll(MODEL_SECONDS):
+            name, data = receiver.recv()
+            results[name] = data
+    except EOFError:
+        reason = "the process ended unexpectedly"
+    process.kill()
+    process.join()
+    for check in checks:
+        results.setdefault(check, {"status": "fail", "reason": reason})
+    return ModelReport(pair[0], results)
+
+
+def _work(sender: Any, pair: tuple[str, Path, Path], checks: Sequence[str], samples: int, seed: int) -> None:
+    """Body of the process of one model."""
+    from compiler.conformance.checks import CHECK_FUNCTIONS, PairUnderTest
+
+    under_test: PairUnderTest | None = None
+    for check in checks:
+        try:
+            under_test = under_test or PairUnderTest(pair[1], pair[2], samples, seed)
+            data = CHECK_FUNCTIONS[check](under_test).as_json()
+        except Exception as error:  # the report names what went wrong; the next check goes on
+            data = {"status": "fail", "reason": f"{type(error).__name__}: {error}"}
+        sender.send((check, data))
+
+
+def summarize(reports: Sequence[ModelReport], checks: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Count pass, fail and skip per check."""
+    return {check: {status: sum(r.checks[check]["status"] == status for r in reports)
+                    for status in ("pass", "fail", "skip")} for check in checks}
