@@ -308,6 +308,10 @@ class _Run:
         engines = ins["engines"]
         if engines >> 2 & 1 and (self.scalar_queues["infeed0"] or self.scalar_queues["infeed1"]):
             return False
+        # Which bits mean the two pops is not certain; official programs reset the pops' counters in
+        # fences with bits 2 and 3 while packets are still to be sent, so these must wait for them.
+        if engines and self.scalar_queues["pop"]:
+            return False
         if engines >> 3 & 3 and self.scalar_queues["outfeed"]:
             return False
         if ins["wait_tiles"]:
