@@ -15,6 +15,7 @@ from compiler.lowering.refusal import LoweringRefusal
 from compiler.mapping import MappedGraph, MappingOptions, Status, Verdict, check_model, map_graph
 from compiler.memory.plan import CachePlan, ModelPlan, plan_cache
 from compiler.package.container import with_custom_operators
+from compiler.package.file import serialize_compiled
 from compiler.package.layers import input_layer, output_layer
 from compiler.package.model import Executable, ExecutableType, Package
 from compiler.package.options import CustomOptions, write_custom_options
@@ -173,7 +174,7 @@ class _Job:
         blob = write_custom_options(CustomOptions(write_package(package)))
         part = mapped.subgraphs[0]
         model = with_custom_operators(self.model, [(part.operators, part.inputs, part.outputs, blob)])
-        return CompiledModel(self.model, serialize_model(model), mapped, plan, plan.used, remaining,
+        return CompiledModel(self.model, serialize_compiled(model), mapped, plan, plan.used, remaining,
                              len(network.streamed), seconds)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from compiler.errors import PackageError
 from compiler.facts import CUSTOM_OPERATOR
 from compiler.graph import Graph, Model, Operator, Quantization, Tensor
 from compiler.graph.model import Signature
@@ -48,6 +49,11 @@ def with_custom_operators(model: Model, parts: Sequence[tuple[Sequence[int], Seq
     -------
     Model
         With the tensors that are still used, in their old order.
+
+    Raises
+    ------
+    PackageError
+        When a part both feeds and needs the same operators outside of it.
     """
     graph = model.main
     replaced = {i for operators, *_ in parts for i in operators}
@@ -57,7 +63,9 @@ def with_custom_operators(model: Model, parts: Sequence[tuple[Sequence[int], Seq
     used = {t for op in ordered for t in (*op.inputs, *op.outputs) if t >= 0} | {*graph.inputs, *graph.outputs}
     kept = [t for t in graph.tensors if t.index in used]
     number = {t.index: i for i, t in enumerate(kept)} | {-1: -1}
-    operators = tuple(replace(op, index=i, inputs=tuple(number[t] for t in op.inputs),
+    # Version 1 of every operator, as in official files: kernels look at the types of their tensors, and
+    # interpreters that are older than the converter accept it.
+    operators = tuple(replace(op, index=i, version=1, inputs=tuple(number[t] for t in op.inputs),
                               outputs=tuple(number[t] for t in op.outputs)) for i, op in enumerate(ordered))
     new = replace(graph, tensors=tuple(_clean(t, number[t.index]) for t in kept), operators=operators,
                   inputs=tuple(number[t] for t in graph.inputs), outputs=tuple(number[t] for t in graph.outputs))
@@ -76,7 +84,10 @@ def _in_order(graph: Graph, nodes: list[tuple[int, Operator]]) -> list[Operator]
     ordered: list[Operator] = []
     waiting = [op for _, op in nodes]
     while waiting:
-        op = next(op for op in waiting if all(t in ready for t in op.inputs))
+        op = next((op for op in waiting if all(t in ready for t in op.inputs)), None)
+        if op is None:
+            raise PackageError(f"{graph.name or 'the graph'}: a part for the Edge TPU needs results of operators that "
+                               "need its own results.")
         waiting.remove(op)
         ordered.append(op)
         ready.update(op.outputs)
@@ -84,14 +95,14 @@ def _in_order(graph: Graph, nodes: list[tuple[int, Operator]]) -> list[Operator]
 
 
 def _clean(tensor: Tensor, index: int) -> Tensor:
-    """Renumber a tensor; calibration ranges are dropped, as the official compiler does."""
+    """Renumber a tensor; calibration ranges and open dimensions end here: programs are made for one shape."""
     q = tensor.quantization
     raw = copy.copy(tensor.raw) if tensor.raw is not None else None
     if raw is not None and raw.quantization is not None:
         raw.quantization = copy.copy(raw.quantization)
         raw.quantization.min = raw.quantization.max = None
     return replace(tensor, index=index, quantization=None if q is None else Quantization(q.scales, q.zero_points, q.axis),
-                   raw=raw)
+                   raw=raw, signature=())
 
 
 def _renumbered(signatures: Sequence[Signature], number: dict[int, int]) -> tuple[Signature, ...]:
