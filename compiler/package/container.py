@@ -30,9 +30,10 @@ def packages_of(model: Model) -> list[tuple[Operator, Package]]:
     """
     found = []
     for op in model.main.operators:
-        if op.custom_name == CUSTOM_OPERATOR and op.custom_options is not None:
+        if op.custom_name == CUSTOM_OPERATOR:
             what = f"{model.source}: {op.title}"
-            found.append((op, read_package(read_custom_options(op.custom_options.tobytes(), what).package, what)))
+            options = b"" if op.custom_options is None else op.custom_options.tobytes()
+            found.append((op, read_package(read_custom_options(options, what).package, what)))
     return found
 
 

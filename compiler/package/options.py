@@ -42,14 +42,17 @@ def read_custom_options(data: bytes | memoryview, what: str = "custom operator")
         root = flexbuffers.GetRoot(bytearray(data)).AsMap
         keys = [k.AsKey for k in root.Keys]
         if _PACKAGE not in keys:
-            raise PackageError(f"{what} carries no executable package")
+            raise PackageError(f"{what} carries no executable package.")
         blob = root[_PACKAGE]
-        package = bytes(flexbuffers.String(blob._Indirect(), blob._byte_width).Bytes)
+        text = flexbuffers.String(blob._Indirect(), blob._byte_width)
+        package = bytes(text.Bytes)
+        if len(package) != len(text):
+            raise PackageError(f"{what} is truncated: it ends {len(text) - len(package)} bytes before its package.")
         entries = tuple((k, _value(root[k])) for k in keys if k != _PACKAGE)
     except PackageError:
         raise
-    except Exception as error:
-        raise PackageError(f"{what} carries damaged options: {error}") from error
+    except Exception as error:  # the library checks nothing: damage ends in whatever Python raises
+        raise PackageError(f"{what} carries damaged options: {error}.") from error
     return CustomOptions(package, entries)
 
 

@@ -121,6 +121,13 @@ def test_parts_around_other_operators_are_refused() -> None:
                                        (*conv.outputs, *relu.outputs), OPTIONS)])
 
 
+def test_custom_operators_without_options_are_named() -> None:
+    model = compiled(network())
+    operators = [replace(op, custom_options=None) for op in model.main.operators]
+    with pytest.raises(PackageError, match=r"net\.tflite: edgetpu-custom-op \(operator 1\)"):
+        packages_of(model.with_main(replace(model.main, operators=tuple(operators))))
+
+
 def test_open_batches_are_closed() -> None:
     b = GraphBuilder(type=TensorType.UINT8)
     x = b.add_input((1, 4), scale=1.0)

@@ -47,3 +47,17 @@ def test_damage_is_refused_or_harmless(data: st.DataObject) -> None:
 def test_random_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(PackageError):
         read_custom_options(data)
+
+
+def test_truncated_packages_are_named() -> None:
+    data = bytearray(write_custom_options(CustomOptions(b"package" * 40)))
+    at = data.index(b"package") - 2
+    assert int.from_bytes(data[at:at + 2], "little") == 280
+    data[at:at + 2] = b"\xff\xff"
+    with pytest.raises(PackageError, match="net is truncated: it ends"):
+        read_custom_options(bytes(data), "net")
+
+
+def test_maps_without_a_package_are_refused() -> None:
+    with pytest.raises(PackageError, match="net carries no executable package"):
+        read_custom_options(bytes(flexbuffers.Dumps({"1": 0})), "net")
