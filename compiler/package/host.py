@@ -48,12 +48,14 @@ def encode_input(layer: Layer, array: npt.NDArray[Any]) -> bytes:
     Raises
     ------
     PackageError
-        When number or type of the elements are not those of the layer.
+        When number or type of the elements are not those of the layer, or it is read more than once.
     """
     dtype = dtype_of(layer)
     if array.dtype != dtype:
         raise PackageError(f"input {layer.name} is given as {array.dtype}, the executable takes {dtype}.")
-    expected = layer.y * layer.x * layer.z * layer.executions
+    if layer.executions != 1:
+        raise PackageError(f"input {layer.name} is read {layer.executions} times per inference, which is not supported.")
+    expected = layer.y * layer.x * layer.z
     if array.size != expected:
         raise PackageError(f"input {layer.name} has {array.size} elements, the executable takes {expected}.")
     values = _flip(layer, np.ascontiguousarray(array).reshape(-1))

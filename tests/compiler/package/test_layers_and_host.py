@@ -117,6 +117,8 @@ def test_wrong_inputs_are_refused() -> None:
         encode_input(layer, np.zeros(4, np.int8))
     with pytest.raises(PackageError, match="input t is given as uint8, the executable takes int8"):
         encode_input(layer, np.zeros(3, np.uint8))
+    with pytest.raises(PackageError, match="input t is read 2 times per inference"):
+        encode_input(replace(layer, executions=2), np.zeros(6, np.int8))
 
 
 def test_tensors_that_the_chip_cannot_exchange_are_refused() -> None:
