@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compiler.facts import CUSTOM_OPERATOR
 from compiler.graph import Model, parse_model
-from compiler.package import Package, read_custom_options, read_package
+from compiler.package import Package
+from compiler.package.container import packages_of
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,7 @@ def packages_in(model: Model) -> dict[int, Package]:
     PackageError
         A package is damaged.
     """
-    packages = {}
-    for operator in model.main.operators:
-        if operator.custom_name == CUSTOM_OPERATOR:
-            options = b"" if operator.custom_options is None else operator.custom_options.tobytes()
-            what = f"{operator.title} of {model.source}"
-            packages[operator.index] = read_package(read_custom_options(options, what).package, what)
-    return packages
+    return {operator.index: package for operator, package in packages_of(model)}
 
 
 def facts_of(data: bytes, name: str) -> CompiledFacts:

@@ -11,7 +11,7 @@ from compiler.beagle.isa import Instruction
 from compiler.beagle.isa.counters import ScalarCounter, TileCounter
 from compiler.beagle.simulator.errors import SimulationError
 from compiler.beagle.simulator.moves import _Levels, tiles_of
-from compiler.beagle.simulator.state import Bytes, Chip, check
+from compiler.beagle.simulator.state import Bytes, Chip, PacketQueue, check
 from compiler.beagle.simulator.task import Gate, Signal
 from compiler.beagle.simulator.walk import walk_of
 from compiler.facts import (
@@ -28,33 +28,13 @@ SCALAR_MEMORY_WORDS = 4096
 """Official programs write up to word 4061 and then move what is left to the front."""
 
 
-class ByteQueue:
+class ByteQueue(PacketQueue):
     """A queue of bytes that is taken in pieces."""
 
-    def __init__(self) -> None:
-        self._parts: deque[Bytes] = deque()
-        self.length = 0
-
-    def push(self, data: Bytes) -> None:
-        """Add bytes."""
-        if len(data):
-            self._parts.append(data)
-            self.length += len(data)
-
-    def pop(self, count: int) -> Bytes:
-        """Take bytes."""
-        taken = []
-        self.length -= count
-        while count:
-            part = self._parts[0]
-            if len(part) <= count:
-                taken.append(self._parts.popleft())
-                count -= len(part)
-            else:
-                taken.append(part[:count])
-                self._parts[0] = part[count:]
-                count = 0
-        return np.concatenate(taken) if taken else np.zeros(0, np.uint8)
+    def take(self, count: int) -> Bytes:
+        """Take bytes as one array."""
+        parts = self.pop(count)
+        return np.concatenate(parts) if parts else np.zeros(0, np.uint8)
 
 
 class HostPort:
@@ -156,7 +136,7 @@ class Infeed(ScalarTask):
         at = self.addresses[start:stop] % len(fifo)
         for a in range(0, stop - start, len(fifo)):
             b = min(a + len(fifo), stop - start)
-            fifo[at[a:b]] = port.arriving[self.stream].pop((b - a) * fifo.shape[1]).reshape(-1, fifo.shape[1])
+            fifo[at[a:b]] = port.arriving[self.stream].take((b - a) * fifo.shape[1]).reshape(-1, fifo.shape[1])
 
 
 class Pop(ScalarTask):
@@ -222,7 +202,7 @@ class Outfeed(ScalarTask):
 
     def move(self, chip: Chip, port: HostPort, start: int, stop: int) -> None:
         """Pass units on; what is left of the last packet is dropped with the instruction."""
-        data = self.bytes.pop((stop - start) * self.unit)
+        data = self.bytes.take((stop - start) * self.unit)
         if self.to_host:
             port.send_out(data)
         elif self.to_fifo:
