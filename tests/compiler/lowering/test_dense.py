@@ -157,3 +157,20 @@ def test_random_networks(sizes: list[int], int8: bool, bias: bool, activation: s
     # One layer's tie may shift the next layer's sums; the last layer still lands within one step.
     assert worst <= 1
     assert differ <= max(1, values // 100)
+
+
+@pytest.mark.parametrize("sizes", [[300, 77, 10], [4732, 128], [1030, 1026], [30752, 16, 5]], ids=str)
+def test_any_order_of_engines_gives_the_same_outputs(sizes: list[int]) -> None:
+    model = network(sizes, TensorType.INT8, bias=True, activation="RELU", per_channel=True, seed=6)
+    ((_, package),) = packages_of(parse_model(compile_model(model).data))
+    source, target = package.execution.inputs[0], package.execution.outputs[0]
+    data = {source.name: np.random.default_rng(8).integers(0, 256, source.size, np.uint8).tobytes()}
+    outputs = set()
+    for seed in (None, 1, 2, 3, 4):
+        machine = Machine(seed)
+        if package.caching is not None:
+            machine.run(package.caching)
+        result = machine.run(package.execution, data)
+        assert result.findings == ()
+        outputs.add(result.outputs[target.name])
+    assert len(outputs) == 1
