@@ -42,16 +42,15 @@ def _sum(step: Step, sign: int) -> list[Array]:
         sums = step.centred(0) + sign * np.rint(constant)
         return [requantised(step, sums, unary_scale(step))]
     total, unit = weighted_sum(step, sign)
-    return [requantised(step, total, np.float32(unit / np.float64(step.out_scale)))]
+    return [requantised(step, total, np.float32(unit * (_ONE / step.out_scale)))]
 
 
-def weighted_sum(step: Step, sign: int) -> tuple[Array, float]:
-    """Return the exact weighted sum of two operands, and the real value of its unit."""
-    scales = [float(step.scale(i)) for i in (0, 1)]
-    weights = weights_of_sum(*scales)
+def weighted_sum(step: Step, sign: int) -> tuple[Array, np.float32]:
+    """Return the exact weighted sum of two operands, and its unit f32(s / weight)."""
+    weights = weights_of_sum(float(step.scale(0)), float(step.scale(1)))
     total = weights[0] * step.centred(0).astype(np.int64) + sign * weights[1] * step.centred(1)
     larger = int(weights[1] > weights[0])
-    return total, scales[larger] / weights[larger]
+    return total, np.float32(step.scale(larger) / np.float32(weights[larger]))
 
 
 def _is_channel_constant(step: Step, position: int) -> bool:
@@ -177,5 +176,5 @@ def rsqrt(step: Step) -> list[Array]:
 def squared_difference(step: Step) -> list[Array]:
     """SQUARED_DIFFERENCE: the weighted difference through a table that holds a square."""
     total, unit = weighted_sum(step, -1)
-    x = total.astype(np.float32) * np.float32(unit)
+    x = total.astype(np.float32) * unit
     return [finished(step, _ONE / step.out_scale * x * x)]

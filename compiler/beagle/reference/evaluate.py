@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 
 from compiler.beagle.reference import convolutions, elementwise, movement, normalisation, pooling
-from compiler.beagle.reference.step import Array, NoReferenceError, Step
+from compiler.beagle.reference.step import Array, NoReferenceError, Softmax, Step
 from compiler.errors import UsageError
 from compiler.graph import Graph, Operator
 
@@ -68,7 +68,8 @@ RULES: dict[str, Rule] = {
 """What computes each operator."""
 
 
-def evaluate(graph: Graph, inputs: Mapping[int, Array], *, until: Collection[int] | None = None) -> dict[int, Array]:
+def evaluate(graph: Graph, inputs: Mapping[int, Array], *, until: Collection[int] | None = None,
+             softmax: Softmax = Softmax.TABLES) -> dict[int, Array]:
     """Evaluate a quantized graph with the chip's arithmetic.
 
     Parameters
@@ -78,6 +79,9 @@ def evaluate(graph: Graph, inputs: Mapping[int, Array], *, until: Collection[int
         evaluation is to start from.
     until:
         Tensors that are wanted; only what they depend on is evaluated. By default the graph outputs.
+
+    softmax:
+        Which of the two official ways of computing SOFTMAX is followed.
 
     Returns
     -------
@@ -96,7 +100,7 @@ def evaluate(graph: Graph, inputs: Mapping[int, Array], *, until: Collection[int
     arrays.update(given)
     found = dict(given)
     for op in needed(graph, given, graph.outputs if until is None else until):
-        results = _evaluate(graph, op, arrays)
+        results = _evaluate(Step(graph, op, arrays, softmax))
         arrays.update(results)
         found.update(results)
     return found
@@ -125,12 +129,12 @@ def needed(graph: Graph, given: Collection[int], wanted: Collection[int]) -> lis
     return [op for op in graph.operators if op.index in operators]
 
 
-def _evaluate(graph: Graph, op: Operator, arrays: Mapping[int, Array]) -> dict[int, Array]:
+def _evaluate(step: Step) -> dict[int, Array]:
+    op = step.op
     rule = RULES.get(op.name)
     if rule is None:
         raise NoReferenceError(f"{op.title}: the chip's arithmetic of this operator is not known.")
-    results = rule(Step(graph, op, arrays))
-    return {i: _shaped(graph, op, i, array) for i, array in zip(op.outputs, results, strict=True)}
+    return {i: _shaped(step.graph, op, i, array) for i, array in zip(op.outputs, rule(step), strict=True)}
 
 
 def _shaped(graph: Graph, op: Operator, index: int, array: Array) -> Array:

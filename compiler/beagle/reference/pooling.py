@@ -8,6 +8,7 @@ from compiler.beagle.reference.convolutions import windows
 from compiler.beagle.reference.output import requantised, unary_scale
 from compiler.beagle.reference.step import Array, Integers, Reals, Step
 
+_ONE = np.float32(1)
 _UNSET = -(1 << 30)
 
 
@@ -24,9 +25,9 @@ def average_pool_2d(step: Step) -> list[Array]:
 
 
 def mean_scale(step: Step, count: Array | int) -> Reals:
-    """Return f32(s_in / s_out / count), of the shape of the count."""
-    ratio = np.float64(step.scale(0)) / np.float64(step.out_scale)
-    return np.asarray(ratio / count, np.float32)
+    """Return f32(f32(s_in * f32(1 / count)) * f32(1 / s_out)), of the shape of the count."""
+    share = (1 / np.asarray(count)).astype(np.float32)
+    return np.asarray(step.scale(0) * share * (_ONE / step.out_scale), np.float32)
 
 
 def max_pool_2d(step: Step) -> list[Array]:

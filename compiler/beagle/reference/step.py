@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,15 @@ class NoReferenceError(EtpuError):
     """The reference knows no arithmetic for an operator, or not for these types."""
 
 
+class Softmax(Enum):
+    """The two ways in which official programs compute SOFTMAX."""
+
+    TABLES = "tables"
+    """On the tiles, with nonlinear tables: compilers of runtime 12 and later."""
+    SCALAR_CORE = "scalar core"
+    """One class after the other in float32 on the scalar core: early compilers."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One operator about to be evaluated.
@@ -34,6 +44,7 @@ class Step:
     graph: Graph
     op: Operator
     arrays: Mapping[int, Array]
+    softmax: Softmax = Softmax.TABLES
 
     @property
     def count(self) -> int:
