@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
-from compiler.beagle.reference import convolutions, elementwise, movement, normalisation, pooling
+from compiler.beagle.reference import convolutions, elementwise, movement, normalisation, pooling, recurrent
 from compiler.beagle.reference.step import Array, NoReferenceError, Softmax, Step
 from compiler.errors import UsageError
 from compiler.graph import Graph, Operator
@@ -18,6 +18,7 @@ RULES: dict[str, Rule] = {
     "ARG_MAX": pooling.arg_max,
     "AVERAGE_POOL_2D": pooling.average_pool_2d,
     "BATCH_TO_SPACE_ND": movement.batch_to_space,
+    "CAST": movement.cast,
     "CONCATENATION": movement.concatenation,
     "CONV_2D": convolutions.conv_2d,
     "DEPTHWISE_CONV_2D": convolutions.depthwise_conv_2d,
@@ -63,6 +64,7 @@ RULES: dict[str, Rule] = {
     "TILE": movement.tile,
     "TRANSPOSE": movement.transpose,
     "TRANSPOSE_CONV": convolutions.transpose_conv,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": recurrent.unidirectional_sequence_lstm,
     "UNPACK": movement.unpack,
 }
 """What computes each operator."""
@@ -96,6 +98,7 @@ def evaluate(graph: Graph, inputs: Mapping[int, Array], *, until: Collection[int
         When an input is missing, or of another type or size than the tensor.
     """
     arrays = {t.index: t.array() for t in graph.tensors if t.is_constant and t.type.numpy is not None}
+    arrays.update(_initial_states(graph))
     given = {index: _fitting(graph, index, array) for index, array in inputs.items()}
     arrays.update(given)
     found = dict(given)
@@ -104,6 +107,12 @@ def evaluate(graph: Graph, inputs: Mapping[int, Array], *, until: Collection[int
         arrays.update(results)
         found.update(results)
     return found
+
+
+def _initial_states(graph: Graph) -> dict[int, Array]:
+    """Variable tensors start at the real value zero."""
+    return {t.index: np.full(t.shape, t.quantization.zero_point, t.type.numpy)
+            for t in graph.tensors if t.is_variable and t.quantization is not None}
 
 
 def needed(graph: Graph, given: Collection[int], wanted: Collection[int]) -> list[Operator]:
@@ -118,12 +127,13 @@ def needed(graph: Graph, given: Collection[int], wanted: Collection[int]) -> lis
     open_ends, seen = list(wanted), set(given)
     while open_ends:
         index = open_ends.pop()
-        if index < 0 or index in seen or graph.tensors[index].is_constant:
+        tensor = graph.tensors[index]
+        if index < 0 or index in seen or tensor.is_constant or tensor.is_variable:
             continue
         seen.add(index)
         op = graph.producers.get(index)
         if op is None:
-            raise UsageError(f"tensor {graph.tensors[index].name} is needed and not given.")
+            raise UsageError(f"tensor {tensor.name} is needed and not given.")
         operators.add(op.index)
         open_ends += op.inputs
     return [op for op in graph.operators if op.index in operators]

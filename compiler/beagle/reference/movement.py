@@ -19,6 +19,11 @@ def reshape(step: Step) -> list[Array]:
     return [step.array(0)]
 
 
+def cast(step: Step) -> list[Array]:
+    """CAST, on the host."""
+    return [step.array(0).astype(step.out.type.numpy)]
+
+
 def transpose(step: Step) -> list[Array]:
     """TRANSPOSE."""
     return [np.transpose(step.array(0), step.numbers(1))]
