@@ -14,7 +14,7 @@ from compiler.beagle.assembly.values import float_of
 from compiler.beagle.isa import Instruction
 
 _COMPUTE = {"tensor_op": "multiply-accumulate", "tensor_max": "maximum", "tensor_sum": "sum",
-            "tensor_argmax": "index of the maximum"}
+            "tensor_resize": "bilinear interpolation"}
 _ARITHMETIC = ("weights_zero_point", "in_zero_point", "out_zero_point", "zero_points_per_channel", "multiplier",
                "clamp_high", "clamp_low", "constant", "nonlinear", "use_bias", "use_multiplier", "in_16bit",
                "weights_16bit", "odd_symmetry", "slot1_off")
@@ -45,7 +45,7 @@ def _parts(program: Sequence[Instruction]) -> Iterator[tuple[int, Instruction]]:
             fence = ins.offset
         if ins.name not in _COMPUTE:
             continue
-        signature = (ins.name, *(ins[name] for name in _ARITHMETIC))
+        signature = (ins.name, *(ins.values.get(name, 0) for name in _ARITHMETIC))
         if signature != last:
             yield (ins.offset if fence is None else fence), ins
         last, fence = signature, None
@@ -55,15 +55,17 @@ def _describe(ins: Instruction) -> str:
     mask = ins["reduction"]
     inner = [str(ins[loop] + 1) for i, loop in enumerate(LOOPS) if mask >> i & 1]
     parts = [f"{_COMPUTE[ins.name]} over {' x '.join(inner) or '1'} steps for {ins['lanes_m1'] + 1} lanes"]
-    if ins["use_bias"]:
+    values = ins.values
+    if values.get("use_bias"):
         parts.append("bias")
-    if ins["use_multiplier"]:
+    if values.get("use_multiplier"):
         parts.append("multiplier per channel")
     if ins["multiplier"] != _ONE:
         parts.append(f"scale {float_of(ins['multiplier']):.6g}")
     if ins["nonlinear"] & 1:
         parts.append("reciprocal square root" if ins["nonlinear"] & 2 else "table")
-    parts.append(f"clamp {float_of(ins['clamp_low']):.6g}..{float_of(ins['clamp_high']):.6g}")
-    if ins["out_zero_point"]:
+    if "clamp_low" in ins.form.by_name:
+        parts.append(f"clamp {float_of(ins['clamp_low']):.6g}..{float_of(ins['clamp_high']):.6g}")
+    if values.get("out_zero_point"):
         parts.append(f"zero point {ins['out_zero_point']}")
     return ", ".join(parts)

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+
+from compiler.beagle.isa.counters import (
+    AluOperation,
+    DmaTag,
+    ScalarCounter,
+    ScalarEngine,
+    SpecialFunction,
+    TileCounter,
+    TileEngine,
+)
 from compiler.beagle.isa.fields import Field, Form
 from compiler.beagle.isa.forms import FORMS
 
@@ -31,12 +42,34 @@ missing lanes alone. `narrow_to_wide` closes a row after 64 words and after ever
 `prefix.level` + 1 dimensions; the pointer steps and wraps to its start when it passes the last row. The same holds for rows of
 weight zero points, which step once per group of output channels.
 
+`narrow_to_wide` has three layouts: 0, word i of a row lands in lane i; 1, words are taken four by four and transposed, so that
+byte b of word 4g + k becomes byte k of lane 4g + b; 3, the same with two by two halfwords. In layouts 1 and 3 the epilogue shortens
+dimension 1 of the source.
+
+**Host transfers.** `scalar` writes four descriptor words - address low and high, bytes, tag - and starts the transfer. Tags: 1 input
+activations, 2 parameters, 3 output, 4 and above raise interrupt tag - 4. Addresses come from two immediates of the stream, which the
+runtime fills in (field offsets of the container). Input and parameters go through `infeed` into the activation FIFO (32,768 words of
+8 bytes) or the parameter FIFO (2,048 lines of 64 bytes), from where `pop` sends them; `outfeed` takes packets off the ring, for the
+host (8-byte words) or for the scalar FIFO and memory (4-byte words). What is left of the last packet is dropped.
+
 **Mesh.** Both halves of a mesh instruction run independently; with `fill` a tile writes a constant instead of receiving.
 
 **Compute.** A run of steps adds up to one result. In the unit it spans the leading reduction loops and loops of one iteration;
 if the partial-sum walk has a level or slot, it spans that many of its dimensions. Partial sums in wide memory are int32 rows.
 Output: `float32(sum + constant + bias) * scale * multiplier`, clamp, table, round to nearest even, zero point, saturate. The
 clamp comes before the rounding.
+
+**Operands.** Per step and lane the unit adds up to four products: 8 x 8 bits takes one of the four byte slots, an operand of 16 bits
+two, two of them all; `slot1_off`..`slot3_off` switch slots off. All lanes see the same input bytes, each lane its own wide bytes. An
+address of a wide operand is 4 * row + byte in the lane. `tensor_max` compares stored bytes, it does not subtract zero points.
+
+**Resizing.** `tensor_resize` reads 2 x 2 neighbours per result (loops 0 and 1; columns and rows of results are loops 2 and 3). A
+position per axis starts at `phase` and grows by `step`, in units of 1 / 2**`denominator_log2`; its whole part moves the neighbours by
+`stride` bytes, its fraction gives the weights, in 128 steps per axis: the multiplier is 2**-14. Lane l sees byte l of each word.
+
+**Tables.** The nonlinear unit holds eight quartics in float32 (Horner's rule) and their lower bounds. Two variants of the operand:
+`nonlinear` bit 1 takes x = m * 4**k with m in [1, 4) and gives f(m) * 2**-k (reciprocal square root), `odd_symmetry` = 3 gives
+sign(x) * f(|x|).
 
 **Scalar core.** 32 registers of 32 bits, 8 predicates, 4,096 words of scalar memory that outfeeds without a watch fill and
 `scalar` instructions load and store through address registers with post-increment. Operations from 16 on work on float32;
@@ -54,9 +87,20 @@ next ring packet is written. The simulator does so.
 | `branch`: condition in bits 12..16, signed word offset in bits 17..31 | the softmax loops of runtime-10 and early runtime-12 programs end where they should |
 | `tile_fence` bits 89..104: counter value awaited before the reset | present in runtime-10 programs only, equal to their number of ring producer operations |
 | runs of sums inside the unit continue through loops of one iteration | dense chains of 101 and 201 layers (runtime 10) are exact, 783,360 outputs of a depthwise network too |
+| T05 is bilinear interpolation, not the index of a maximum | the only programs with it are those with RESIZE_BILINEAR; two stride fields hold pixel and row pitch, the phase differs between odd and even tiles as half-pixel positions do; the five outputs of a pose network with three resizes (237,456 values) equal the arithmetic reference |
+| weights of an addition: nearest fraction of the scales with terms up to 32767; multiplier f32(f32(s1 / w1) * f32(1 / s_out)) | 82 of 82 additions of official programs, bit for bit |
+| multiplier of an average: f32(f32(s_in * f32(1 / count)) * f32(1 / s_out)) | bit for bit in every program but one of an early compiler |
+| softmax: 1/65535 scales sum and square, reciprocal root times 46340, result times 1.1921416e-7 | all outputs of all official classifiers equal the arithmetic reference |
+| LSTM: gates are added in the 8-bit quantization of the output; tables give 255 * logistic, 127.5 and 16383.5 * tanh | constants of the one known program, bit for bit; not executed |
 | weight zero-point rows step and wrap like prefixes | multi-group streamed layers agree with TensorFlow Lite only so |
 | ring_send raises RING_PRODUCER_A or B by its `ring` bit alone; pop raises it by its own | final scalar fences of all programs wait for exactly these counts |
 """
+
+
+_COUNTERS = (("Sync counters of a tile", TileCounter), ("Sync counters of the scalar core", ScalarCounter),
+             ("Engines of a tile", TileEngine), ("Engines of the scalar core", ScalarEngine),
+             ("Operations of the scalar ALU (bit 5: immediate operand)", AluOperation),
+             ("Special functions", SpecialFunction), ("Tags of host transfers", DmaTag))
 
 
 def document() -> str:
@@ -64,10 +108,15 @@ def document() -> str:
     parts = ["# The instruction set of the Edge TPU (beagle)", "",
              "Generated from `compiler/beagle/isa/forms.py`; do not edit. Positions and values were read off published compiled",
              "models. Evidence: A = exact results depend on it, B = consistent everywhere, C = a guess.", "",
-             _SEMANTICS, "## Instructions"]
+             _SEMANTICS, "## Numbers", *(line for title, kind in _COUNTERS for line in _names(title, kind)), "",
+             "## Instructions"]
     for form in FORMS:
         parts += ["", *_form(form)]
     return "\n".join(parts) + "\n"
+
+
+def _names(title: str, kind: type[IntEnum]) -> list[str]:
+    return ["", f"**{title}**: " + ", ".join(f"{member.value} {member.name}" for member in kind) + "."]
 
 
 def _form(form: Form) -> list[str]:

@@ -113,7 +113,8 @@ def _bounds(name: str, code: int, summary: str) -> Form:
     return b.header().add("bits", 19, 32, "begin: bits between begin and end; end: 128").build()
 
 
-def _compute(name: str, code: int, summary: str) -> Form:
+def _compute_walks(name: str, code: int, summary: str) -> FormBuilder:
+    """Add what all instructions of the compute unit share: loops, operands, watches, lanes, multiplier."""
     b = FormBuilder(name, code, False, 17, summary)
     b.header(tiles=True, trace_low=46)
     for i in range(8):
@@ -150,7 +151,11 @@ def _compute(name: str, code: int, summary: str) -> Form:
     b.add("lanes_last_m1", 1934, 6, "lanes of the last channel group minus one")
     b.add("lanes_m1", 1940, 6, "lanes of the other channel groups minus one")
     b.add("nonlinear", 1946, 3, "bit 0 table, bit 1 reciprocal square root range, bit 2 16-bit output")
-    b.add("multiplier", 1949, 32, "float32 multiplier")
+    return b.add("multiplier", 1949, 32, "float32 multiplier")
+
+
+def _compute(name: str, code: int, summary: str) -> Form:
+    b = _compute_walks(name, code, summary)
     b.add("clamp_high", 1981, 32, "float32, applied before rounding and before the output zero point")
     b.add("clamp_low", 2013, 32, "float32, applied before rounding and before the output zero point")
     b.add("constant", 2045, 32, "int32 added to every sum", signed=True)
@@ -159,6 +164,18 @@ def _compute(name: str, code: int, summary: str) -> Form:
     b.add("use_multiplier", 2094, 1, "multiplies by the multiplier bank of the scaling registers")
     b.add("odd_symmetry", 2095, 2, "3: the table holds x >= 0 of an odd function", evidence=_B)
     return b.build()
+
+
+def _resize() -> Form:
+    b = _compute_walks("tensor_resize", 0x05, "bilinear interpolation between 2 x 2 neighbours")
+    b.add("denominator_log2", 1981, 8, "positions are multiples of 1 / 2**this; 2 in every known program", evidence=_C)
+    b.add("columns.phase", 1989, 8, "position of the first column right of its left neighbour", evidence=_B)
+    b.add("columns.step", 1997, 16, "added per column; beyond the denominator the neighbours move on", evidence=_B)
+    b.add("denominator_m1", 2013, 8, "denominator of the positions minus one; 3 in every known program", evidence=_C)
+    b.add("rows.phase", 2021, 8, "position of the first row below its upper neighbour", evidence=_B)
+    b.add("rows.step", 2029, 16, "added per row", evidence=_B)
+    b.add("columns.stride", 2045, 32, "bytes between columns of the input", signed=True, evidence=_B)
+    return b.add("rows.stride", 2077, 16, "bytes between rows of the input", evidence=_B).build()
 
 
 def _ring_producer() -> Form:
@@ -274,7 +291,7 @@ FORMS: tuple[Form, ...] = (
     _compute("tensor_op", 0x01, "multiply-accumulate over up to eight loops"),
     _compute("tensor_max", 0x02, "running maximum"),
     _compute("tensor_sum", 0x03, "sum of the wide operand"),
-    _compute("tensor_argmax", 0x05, "index of the maximum"),
+    _resize(),
     _ring_producer(), _ring_consumer("ring_receive_a", 0x11, "A"), _ring_consumer("ring_receive_b", 0x12, "B"),
     _narrow_to_wide(), _wide_to_narrow(),
     _mesh("mesh_from_north", 0x15, "northern", "southern"), _mesh("mesh_from_east", 0x16, "eastern", "western"),

@@ -20,6 +20,7 @@ from compiler.beagle.simulator.errors import (
 )
 from compiler.beagle.simulator.host import HostMemory
 from compiler.beagle.simulator.moves import Mesh, NarrowToWide, RingReceive, RingSend, WideToNarrow, tiles_of
+from compiler.beagle.simulator.resize import TensorResize
 from compiler.beagle.simulator.state import Chip
 from compiler.beagle.simulator.streams import HostPort, Infeed, Outfeed, Pop, ScalarTask
 from compiler.beagle.simulator.task import TileTask
@@ -480,6 +481,8 @@ def make_tasks(ins: Instruction) -> list[TileTask]:
         return [WideToNarrow(ins)]
     if name == "table":
         return [LoadTable(ins)]
+    if name == "tensor_resize":
+        return [TensorResize(ins)]
     return [TensorOp(ins)]
 
 

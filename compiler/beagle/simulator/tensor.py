@@ -1,4 +1,4 @@
-"""The compute engine: T01 multiply-accumulate, T02 maximum, T03 sum, T05 arg-max.
+"""The compute engine: T01 multiply-accumulate, T02 maximum, T03 sum.
 
 An instruction is a nest of loops. Each step reads one narrow word and one wide row and
 accumulates in every active lane. A *run* is the steps that add up to one result (for all lanes);
@@ -7,6 +7,8 @@ products over all runs that see the same wide rows, and over all tiles at once.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,15 @@ _EXACT_FLOAT32 = 1 << 24
 _INT32 = np.iinfo(np.int32)
 
 
+class Stage(Protocol):
+    """What turns sums into bytes."""
+
+    def apply(self, chip: Chip, tiles: list[int], sums: npt.NDArray[np.int64],
+              group: Ints) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+        """Return finished elements; sums has shape (tiles, runs, lanes)."""
+        ...
+
+
 class TensorOp(TileTask):
     """A compute instruction. Positions are steps of its loop nest."""
 
@@ -43,9 +54,13 @@ class TensorOp(TileTask):
         self.find_outputs()
         self.set_gates()
         self.carry: dict[int, npt.NDArray[np.int64]] = {}
-        self.stage = OutputStage(ins)
+        self.stage = self.output_stage()
 
     # -- preparation ----------------------------------------------------------------------------
+
+    def output_stage(self) -> Stage:
+        """Return what turns sums into bytes."""
+        return OutputStage(self.ins)
 
     def read_walks(self) -> None:
         """Work out all addresses."""
