@@ -20,6 +20,7 @@ from compiler.beagle.simulator.errors import (
 )
 from compiler.beagle.simulator.host import HostMemory
 from compiler.beagle.simulator.moves import Mesh, NarrowToWide, RingReceive, RingSend, WideToNarrow, tiles_of
+from compiler.beagle.simulator.observer import Observer
 from compiler.beagle.simulator.resize import TensorResize
 from compiler.beagle.simulator.state import Chip
 from compiler.beagle.simulator.streams import HostPort, Infeed, Outfeed, Pop, ScalarTask
@@ -70,10 +71,13 @@ class Machine:
         random part of the engines and tiles advances, in random order. Whatever the counters allow
         may happen on the chip, so a correct program gives the same outputs for every seed. The
         timing rule of wide-to-narrow transfers (docs/isa.md) holds in all of them.
+    observer:
+        Is told every step.
     """
 
-    def __init__(self, schedule_seed: int | None = None) -> None:
+    def __init__(self, schedule_seed: int | None = None, observer: Observer | None = None) -> None:
         self.chip = Chip()
+        self.chip.observer = observer
         self.schedule_seed = schedule_seed
 
     def run(self, executable: Executable, inputs: Mapping[str, bytes] | None = None) -> RunResult:
@@ -106,6 +110,7 @@ class _Run:
 
     def __init__(self, chip: Chip, host: HostMemory, program: Sequence[Instruction], schedule_seed: int | None) -> None:
         self.chip = chip
+        self.observer = chip.observer
         self.random = None if schedule_seed is None else Random(schedule_seed)
         self.host = host
         self.program = program
@@ -219,6 +224,8 @@ class _Run:
                 pending.popleft()
                 continue
             pending.popleft()
+            if self.observer is not None:
+                self.observer.dispatched(item, tile)
             queue = self.queues[tile][item.engine]
             queue.append(item)
             if len(queue) == 1:
@@ -229,6 +236,8 @@ class _Run:
         engines = ins["engines"]
         if any(self.queues[tile][e] for e in TileEngine if engines >> e & 1):
             return False
+        if self.observer is not None:
+            self.observer.fenced(ins, tile)
         for counter in range(19):
             if ins["reset"] >> counter & 1:
                 self.chip.counters[tile, counter] = ins["value"]
@@ -296,18 +305,24 @@ class _Run:
         if name == "scalar_fence":
             return self.fence(ins)
         if name == "infeed":
-            self.scalar_queues[f"infeed{ins['stream']}"].append(Infeed(ins))
+            self.start(f"infeed{ins['stream']}", Infeed(ins))
             return True
         if name == "pop":
             # In official programs packets of one pop are never mixed with those of earlier senders.
             if not quiet:
                 return False
-            self.scalar_queues["pop"].append(Pop(ins))
+            self.start("pop", Pop(ins))
             return True
         if name == "outfeed":
-            self.scalar_queues["outfeed"].append(Outfeed(ins))
+            self.start("outfeed", Outfeed(ins))
             return True
         raise UnsupportedInstruction(f"{name} at {ins.offset:#x} is not decoded")
+
+    def start(self, queue: str, task: ScalarTask) -> None:
+        """Hand an instruction to one of the scalar core's engines."""
+        self.scalar_queues[queue].append(task)
+        if self.observer is not None:
+            self.observer.queued(task, queue)
 
     def branch(self, ins: Instruction) -> None:
         """Jump, unless the condition does not hold."""
@@ -323,11 +338,15 @@ class _Run:
         """Hand a tile instruction to its tiles."""
         tiles = tiles_of(ins["tiles"])
         if ins.name == "tile_fence":
+            if self.observer is not None:
+                self.observer.issued(ins, tiles)
             for tile in tiles:
                 self.pending[tile].append(ins)
                 self.dispatch(tile)
             return
         for task in make_tasks(ins):
+            if self.observer is not None:
+                self.observer.issued(task, tiles)
             for tile in tiles:
                 self.pending[tile].append(task)
         for tile in tiles:
@@ -349,6 +368,8 @@ class _Run:
             return False
         if engines >> 3 & 3 and self.scalar_queues["outfeed"]:
             return False
+        if self.observer is not None:
+            self.observer.scalar_fenced(ins)
         if ins["wait_tiles"]:
             self.notified -= set(tiles_of(ins["notified"]))
         for i in range(9):

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from compiler.beagle.isa.counters import ScalarCounter, TileCounter
 from compiler.beagle.simulator.errors import MemoryBoundsError
+from compiler.beagle.simulator.observer import Observer
 from compiler.facts import NARROW_BYTES, TILES, WIDE_ROW_BYTES, WIDE_ROWS
 
 Bytes = npt.NDArray[np.uint8]
@@ -59,10 +60,13 @@ class Chip:
         Scaling registers, uint8, shape (16, 128, 8).
     counters, scalar_counters:
         Sync counters, shape (16, 19) and (9,).
+    observer:
+        Is told every step of every engine.
     """
 
     def __init__(self) -> None:
         self.wide: Bytes = np.zeros((TILES, WIDE_ROWS, WIDE_ROW_BYTES), np.uint8)
+        self.observer: Observer | None = None
         self.reset()
 
     def reset(self) -> None:

@@ -100,6 +100,8 @@ class ScalarTask:
             return False
         start, self.done = self.done, stop
         self.move(chip, port, start, stop)
+        if chip.observer is not None:
+            chip.observer.ran_scalar(self, start, stop)
         for signal in self.signals:
             chip.scalar_counters[signal.counter] += signal.count(start, stop)
         return True

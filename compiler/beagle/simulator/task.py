@@ -104,7 +104,10 @@ class TileTask:
                 ranges.setdefault((self.done[tile], allowed), []).append(tile)
         moved = False
         for (start, stop), group in ranges.items():
-            for tile, reached in self.run(chip, group, start, stop):
+            reaches = self.run(chip, group, start, stop)
+            if chip.observer is not None:
+                chip.observer.ran(self, group, start, stop)
+            for tile, reached in reaches:
                 if reached > start:
                     moved = True
                     self.done[tile] = reached
