@@ -39,6 +39,7 @@ class TensorResize(TensorOp):
         """Work out addresses and weights of all steps."""
         super().read_walks()
         ins = self.ins
+        self.uses_in, self.reads_wide = True, False
         if self.nest.counts[:2] != (2, 2) or self.nest.epilogue_dim or ins["denominator_log2"] > _WEIGHT_BITS:
             raise UnsupportedInstruction(f"{ins.name} at {ins.offset:#x} does not interpolate between 2 x 2 neighbours")
         index = np.repeat(self.nest.outer, self.nest.lengths, axis=0)

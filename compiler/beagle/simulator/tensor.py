@@ -75,6 +75,7 @@ class TensorOp(TileTask):
         slots = 4 - ins["slot1_off"] - ins["slot2_off"] - ins["slot3_off"]
         self.products = max(slots // (self.wide_in * self.wide_weights), 1)
         self.uses_in = ins.name == "tensor_op"
+        self.reads_wide = True
         if self.uses_in:
             check(self.a, NARROW_BYTES - self.products * self.wide_in + 1, "narrow memory byte")
         check(self.c, WIDE_ROWS * 4, "wide memory quarter row")
@@ -297,12 +298,16 @@ class TensorOp(TileTask):
         ins = self.ins
         if not ins["zero_points_per_channel"]:
             return ins["weights_zero_point"]
-        first, step, last = (ins[f"zero_point_row.{k}"] for k in ("start", "step", "last"))
-        # The pointer steps once per group and returns to the first row when it passes the last.
-        turns = (last - first) // step + 1 if step and last >= first else 1
-        rows = check(first + group % turns * step, WIDE_ROWS, "wide memory")
+        rows = self.zero_point_rows(group)
         points = np.ascontiguousarray(chip.wide[tile_index(tiles)][:, rows]).view(np.int32)[..., :lanes].astype(np.int64)
         return points[:, :, None, :, None]
+
+    def zero_point_rows(self, group: Ints) -> Ints:
+        """Wide row of the zero points of each channel group."""
+        first, step, last = (self.ins[f"zero_point_row.{k}"] for k in ("start", "step", "last"))
+        # The pointer steps once per group and returns to the first row when it passes the last.
+        turns = (last - first) // step + 1 if step and last >= first else 1
+        return check(first + group % turns * step, WIDE_ROWS, "wide memory")
 
     def _partial(self, chip: Chip, tiles: list[int], first: int, last: int,
                  sums: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

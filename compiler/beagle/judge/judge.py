@@ -1,0 +1,476 @@
+"""The judge: watches one run and says what could go wrong in another order of engines.
+
+Everything that the chip does in order (instructions of one engine, dispatch of one tile) and
+everything that counters, packets and fences enforce is recorded in vector clocks. Two accesses to
+one place that no clock orders are a race: some order of engines that the chip may take lets them
+happen the other way round. One run therefore speaks for all orders.
+
+The one timing rule that official programs need beside the counters, and this judge grants: a
+wide-to-narrow transfer that may run has taken its rows before the next ring packet is written over
+them. Where a program relies on it, that is counted, not reported as a race.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.beagle.isa import Instruction
+from compiler.beagle.isa.counters import ScalarCounter, TileCounter, TileEngine
+from compiler.beagle.judge.accesses import ENGINES, Access, Memory, accesses, engine_of
+from compiler.beagle.judge.books import Book, Conflict
+from compiler.beagle.judge.clocks import Clock, Contribution, CounterHistory, Timeline, unwrap
+from compiler.beagle.simulator.moves import MeshHalf, RingReceive, RingSend, neighbour, tiles_of
+from compiler.beagle.simulator.observer import Observer
+from compiler.beagle.simulator.streams import (
+    SCALAR_FIFO_WORDS,
+    SCALAR_WORD_BYTES,
+    Infeed,
+    Outfeed,
+    Pop,
+    ScalarTask,
+)
+from compiler.beagle.simulator.task import TileTask
+from compiler.facts import (
+    ACTIVATION_FIFO_WORDS,
+    ACTIVATION_WORD_BYTES,
+    PARAMETER_FIFO_LINES,
+    PARAMETER_LINE_BYTES,
+    TILES,
+    WIDE_ROW_BYTES,
+)
+
+Ints = npt.NDArray[np.int64]
+_TILE_TIMELINES = ENGINES + 1
+_DISPATCH = ENGINES
+_SCALAR_QUEUES = ("infeed0", "infeed1", "pop", "outfeed")
+_CORE = TILES * _TILE_TIMELINES
+SIZE = _CORE + 1 + len(_SCALAR_QUEUES)
+_PRODUCERS = {TileCounter.RING_PRODUCER_A: ScalarCounter.PRODUCER_A,
+              TileCounter.RING_PRODUCER_B: ScalarCounter.PRODUCER_B}
+FIFO_ENTRIES = (PARAMETER_FIFO_LINES, ACTIVATION_FIFO_WORDS, SCALAR_FIFO_WORDS)
+FIFO_BYTES = (PARAMETER_LINE_BYTES, ACTIVATION_WORD_BYTES, SCALAR_WORD_BYTES)
+MAX_FINDINGS = 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that some order of engines lets go wrong.
+
+    Attributes
+    ----------
+    kind:
+        ``race``, ``packet order``, ``counter`` or ``fifo``.
+    instructions:
+        Offsets of the instructions concerned.
+    """
+
+    kind: str
+    message: str
+    instructions: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+@dataclass
+class Verdict:
+    """What a judge found.
+
+    Attributes
+    ----------
+    prompt_drains:
+        Times the program relied on the timing rule of wide-to-narrow transfers.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    prompt_drains: int = 0
+
+
+class _Packets:
+    """Packets under way, as positions of the timelines that sent them."""
+
+    def __init__(self) -> None:
+        self._parts: deque[tuple[Timeline, Ints]] = deque()
+        self.last: tuple[Timeline, int] | None = None
+
+    def push(self, timeline: Timeline, positions: Ints) -> None:
+        self._parts.append((timeline, positions))
+        self.last = (timeline, int(positions[-1]))
+
+    def pop(self, count: int) -> list[tuple[Timeline, Ints]]:
+        taken = []
+        while count and self._parts:
+            timeline, positions = self._parts.popleft()
+            if len(positions) > count:
+                self._parts.appendleft((timeline, positions[count:]))
+                positions = positions[:count]
+            taken.append((timeline, positions))
+            count -= len(positions)
+        return taken
+
+
+class Judge(Observer):
+    """Watches one run of a machine."""
+
+    def __init__(self) -> None:
+        self.verdict = Verdict()
+        self._lines = [Timeline(i, SIZE) for i in range(SIZE)]
+        self._core = self._lines[_CORE]
+        self._tile_counters = [[CounterHistory() for _ in TileCounter] for _ in range(TILES)]
+        self._scalar_counters = [CounterHistory() for _ in ScalarCounter]
+        self._books = {memory: Book(memory) for memory in Memory}
+        self._issue: list[deque[Clock]] = [deque() for _ in range(TILES)]
+        self._dispatched: dict[tuple[int, int], deque[Clock]] = {}
+        self._queued: dict[int, Clock] = {}
+        self._base: dict[tuple[int, TileTask], int] = {}
+        self._notified: dict[int, Clock] = {}
+        self._ring = [[_Packets() for _ in range(TILES)] for _ in range(2)]
+        self._to_scalar = _Packets()
+        self._mesh = [[_Packets() for _ in range(TILES)] for _ in range(4)]
+        self._turns: list[tuple[Timeline, int] | None] = [None, None]
+        self._queue_of: dict[int, Timeline] = {}
+        self._fifo_writes: dict[int, Ints] = {}
+        self._fifo_reads: dict[int, Ints] = {}
+        self._seen: set[tuple[str, tuple[int, ...]]] = set()
+
+    # -- names ------------------------------------------------------------------------------------
+
+    def _line(self, tile: int, engine: int) -> Timeline:
+        return self._lines[tile * _TILE_TIMELINES + engine]
+
+    def _scalar_line(self, queue: str) -> Timeline:
+        return self._lines[_CORE + 1 + _SCALAR_QUEUES.index(queue)]
+
+    def _report(self, kind: str, message: str, *instructions: Instruction) -> None:
+        key = (kind, tuple(ins.offset for ins in instructions))
+        if key not in self._seen and len(self.verdict.findings) < MAX_FINDINGS:
+            self._seen.add(key)
+            self.verdict.findings.append(Finding(kind, message, key[1]))
+
+    # -- issue, dispatch, fences --------------------------------------------------------------------
+
+    def issued(self, item: Instruction | TileTask, tiles: Sequence[int]) -> None:
+        """Remember what the scalar core knew."""
+        clock = self._step_core()
+        for tile in tiles:
+            self._issue[tile].append(clock)
+
+    def _step_core(self) -> Clock:
+        self._core.end += 1
+        return self._core.clock_at_end()
+
+    def dispatched(self, task: TileTask, tile: int) -> None:
+        """Remember what the tile knew."""
+        clock = self._step_dispatch(tile)
+        halves: Sequence[TileTask] = getattr(task, "halves", (task,))
+        for half in halves:
+            self._dispatched.setdefault((tile, id(half)), deque()).append(clock)
+
+    def _step_dispatch(self, tile: int) -> Clock:
+        line = self._line(tile, _DISPATCH)
+        np.maximum(line.carried, self._issue[tile].popleft(), out=line.carried)
+        line.end += 1
+        return line.clock_at_end()
+
+    def fenced(self, ins: Instruction, tile: int) -> None:
+        """The tile now knows of everything that the named engines did."""
+        self._step_dispatch(tile)
+        line = self._line(tile, _DISPATCH)
+        for engine in TileEngine:
+            if ins["engines"] >> engine & 1:
+                self._join(line.carried, self._line(tile, engine))
+                if engine >= TileEngine.MESH_NORTH:
+                    self._join(line.carried, self._line(tile, len(TileEngine) + engine - TileEngine.MESH_NORTH))
+        clock = line.clock_at_end()
+        for counter in range(len(TileCounter)):
+            if ins["reset"] >> counter & 1:
+                history = self._tile_counters[tile][counter]
+                self._check_reset(history, clock, f"counter {TileCounter(counter).name} of tile {tile}", ins)
+                self._tile_counters[tile][counter] = CounterHistory(ins["value"], clock)
+        if ins["notify"]:
+            self._notified[tile] = clock
+
+    def _join(self, clock: Clock, line: Timeline) -> None:
+        np.maximum(clock, line.carried, out=clock)
+        clock[line.index] = max(clock[line.index], line.end)
+
+    def _check_reset(self, history: CounterHistory, clock: Clock, name: str, ins: Instruction) -> None:
+        """Every event that was counted must be certain before the counter is set."""
+        lasts = {part.timeline.index: part for part in history.parts}
+        for part in lasts.values():
+            if clock[part.timeline.index] < part.positions[-1]:
+                self._report("counter", f"{ins.name} at {ins.offset:#x} sets {name} while events may still come", ins)
+
+    def scalar_fenced(self, ins: Instruction) -> None:
+        """The scalar core now knows of the tiles that notified it, of counters and of its engines."""
+        core = self._core
+        known = core.carried
+        if ins["wait_tiles"]:
+            for tile in tiles_of(ins["notified"]):
+                if tile in self._notified:
+                    np.maximum(known, self._notified.pop(tile), out=known)
+        for i in range(len(ScalarCounter)):
+            if ins[f"wait{i}.enable"]:
+                history = self._scalar_counters[i]
+                self._learn(known, history, history.current)
+        engines = ins["engines"]
+        waited = ([*_SCALAR_QUEUES[:2]] if engines >> 2 & 1 else []) + (["pop"] if engines else [])
+        for queue in waited + (["outfeed"] if engines >> 3 & 3 else []):
+            self._join(known, self._scalar_line(queue))
+        clock = self._step_core()
+        for i in range(len(ScalarCounter)):
+            if ins["reset"] >> i & 1:
+                self._check_reset(self._scalar_counters[i], clock, f"scalar counter {ScalarCounter(i).name}", ins)
+                self._scalar_counters[i] = CounterHistory(ins["value"], clock)
+
+    def _learn(self, clock: Clock, history: CounterHistory, value: int) -> None:
+        """Add what a counter value proves to a clock."""
+        event = history.event(value)
+        if event is None:
+            if history.set_by is not None:
+                np.maximum(clock, history.set_by, out=clock)
+            return
+        line, position = event
+        np.maximum(clock, line.clock_after(position), out=clock)
+
+    # -- engines of the tiles -----------------------------------------------------------------------
+
+    def ran(self, task: TileTask, tiles: Sequence[int], start: int, stop: int) -> None:
+        """Work through a range, piece by piece between the starts of blocks."""
+        engine = engine_of(task)
+        for tile in tiles:
+            if start == 0:
+                line = self._line(tile, engine)
+                self._base[tile, task] = line.end
+                waiting = self._dispatched[tile, id(task)]
+                np.maximum(line.carried, waiting.popleft(), out=line.carried)
+        bounds = {start, stop}
+        for gate in task.gates:
+            bounds.update(gate.starts[(gate.starts > start) & (gate.starts < stop)].tolist())
+        arrivals = self._arrivals(task, tiles, start, stop, bounds)
+        order = sorted(bounds)
+        for a, b in zip(order, order[1:], strict=False):
+            self._segment(task, engine, tiles, a, b, arrivals)
+        if stop >= task.size:
+            for tile in tiles:
+                del self._base[tile, task]
+
+    def _arrivals(self, task: TileTask, tiles: Sequence[int], start: int, stop: int,
+                  bounds: set[int]) -> dict[int, list[tuple[int, Timeline, Ints]]]:
+        """Take the packets of a range; segments also end where the sender changes."""
+        arrivals: dict[int, list[tuple[int, Timeline, Ints]]] = {}
+        for tile in tiles:
+            if isinstance(task, RingReceive):
+                queue = self._ring[task.ring][tile]
+            elif isinstance(task, MeshHalf) and task.side and not task.ins["fill"]:
+                queue = self._mesh[task.bus][tile]
+            else:
+                continue
+            at = start
+            arrivals[tile] = []
+            for line, positions in queue.pop(stop - start):
+                arrivals[tile].append((at, line, positions))
+                bounds.add(at)
+                at += len(positions)
+        return arrivals
+
+    def _segment(self, task: TileTask, engine: int, tiles: Sequence[int], a: int, b: int,
+                 arrivals: dict[int, list[tuple[int, Timeline, Ints]]]) -> None:
+        clocks = []
+        for tile in tiles:
+            line = self._line(tile, engine)
+            clock = line.carried
+            for gate in task.gates:
+                block = int(np.searchsorted(gate.starts, a, "right")) - 1
+                if a < gate.starts[-1]:
+                    history = self._tile_counters[tile][gate.counter]
+                    wanted = unwrap(history.current, gate.count + gate.step * block)
+                    self._learn(clock, history, wanted)
+            for at, sender, positions in arrivals.get(tile, ()):
+                if at <= a < at + len(positions):
+                    np.maximum(clock, sender.clock_after(int(positions[a - at])), out=clock)
+            clock[line.index] = line.end
+            clock = clock.copy()
+            clocks.append(clock)
+            base = self._base[tile, task]
+            line.extend(clock, base + a, base + b, task)
+            self._departures(task, tile, line, base, a, b)
+            for at, sender, positions in arrivals.get(tile, ()):
+                if at < b and at + len(positions) > a:
+                    last = int(positions[min(b, at + len(positions)) - at - 1])
+                    np.maximum(line.carried, sender.clock_after(last), out=line.carried)
+        self._check_memory(task, engine, tiles, a, b, clocks)
+        for tile in tiles:
+            self._count(task, tile, self._line(tile, engine), self._base[tile, task], a, b)
+
+    def _check_memory(self, task: TileTask, engine: int, tiles: Sequence[int], a: int, b: int,
+                      clocks: list[Clock]) -> None:
+        known = np.stack([clock[t * _TILE_TIMELINES:t * _TILE_TIMELINES + ENGINES]
+                          for t, clock in zip(tiles, clocks, strict=True)])
+        touched = accesses(task, a, b)
+        bases = np.asarray([self._base[tile, task] for tile in tiles])
+        for access in touched:
+            for conflict in self._books[access.memory].conflicts(access, engine, tiles, known):
+                self._conflict(task, access, conflict, clocks[list(tiles).index(conflict.tile)])
+        for access in touched:
+            self._books[access.memory].enter(access, engine, tiles, bases)
+
+    def _conflict(self, task: TileTask, access: Access, conflict: Conflict, clock: Clock) -> None:
+        line = self._line(conflict.tile, conflict.engine)
+        if (isinstance(task, RingReceive) and conflict.engine == TileEngine.WIDE_TO_NARROW
+                and all(self._may_have_run(line, int(p), clock) for p in np.unique(conflict.positions))):
+            self.verdict.prompt_drains += 1
+            return
+        earlier = line.task_at(int(conflict.positions[0]))
+        assert isinstance(earlier, TileTask)
+        kind = {(True, False): "reads", (True, True): "writes", (False, True): "overwrites"}[
+            conflict.earlier_writes, access.writes]
+        other = "writes" if conflict.earlier_writes else "reads"
+        self._report("race", f"{task.ins.name} at {task.ins.offset:#x} (trace {task.ins['trace']}) {kind} "
+                     f"{access.memory.label} {int(conflict.units[0]):#x} of tile {conflict.tile} and nothing makes it wait "
+                     f"for {earlier.ins.name} at {earlier.ins.offset:#x} (trace {earlier.ins['trace']}), which {other} it",
+                     task.ins, earlier.ins)
+
+    def _may_have_run(self, line: Timeline, position: int, clock: Clock) -> bool:
+        """Tell whether what a transfer waits for is certain, so that the timing rule applies."""
+        needs = line.clock_after(position)
+        needs[line.index] = 0
+        return bool(np.all(needs <= clock))
+
+    def _departures(self, task: TileTask, tile: int, line: Timeline, base: int, a: int, b: int) -> None:
+        positions = np.arange(base + a + 1, base + b + 1)
+        if isinstance(task, RingSend):
+            for receiver in task.receivers:
+                self._send(self._ring[task.ins["ring"]][receiver], line, positions, task.ins)
+            if task.ins["to_scalar"]:
+                self._send(self._to_scalar, line, positions, task.ins)
+        elif isinstance(task, MeshHalf) and not task.side:
+            target = neighbour(tile, task.bus)
+            if target is not None:
+                self._mesh[task.bus][target].push(line, positions)
+
+    def _send(self, queue: _Packets, line: Timeline, positions: Ints, ins: Instruction) -> None:
+        """Put packets on a queue; their order among senders must be certain."""
+        last = queue.last
+        if last is not None and last[0] is not line and line.clock_after(int(positions[0]))[last[0].index] < last[1]:
+            earlier = last[0].task_at(last[1])
+            assert isinstance(earlier, TileTask | ScalarTask)
+            self._report("packet order", f"packets of {ins.name} at {ins.offset:#x} may come before those of "
+                         f"{earlier.ins.name} at {earlier.ins.offset:#x}", ins, earlier.ins)
+        queue.push(line, positions)
+
+    def _count(self, task: TileTask, tile: int, line: Timeline, base: int, a: int, b: int) -> None:
+        """Raise counters."""
+        for signal in task.signals:
+            i, j = np.searchsorted(signal.ends, (a, b), "right")
+            if j > i:
+                part = Contribution(line, base + signal.ends[i:j])
+                if signal.everywhere:
+                    self._count_everywhere(signal.counter, part, task.ins)
+                else:
+                    self._tile_counters[tile][signal.counter].add(part)
+
+    def _count_everywhere(self, counter: int, part: Contribution, ins: Instruction) -> None:
+        """Raise a counter of ring producers, whose events must have a certain order."""
+        ring = int(counter == TileCounter.RING_PRODUCER_B)
+        clock = part.timeline.clock_after(int(part.positions[0]))
+        last = self._turns[ring]
+        if last is not None and last[0] is not part.timeline and clock[last[0].index] < last[1]:
+            self._report("counter", f"{ins.name} at {ins.offset:#x} does not wait for its turn on the ring", ins)
+        self._turns[ring] = (part.timeline, int(part.positions[-1]))
+        twin = self._scalar_counters[_PRODUCERS[TileCounter(counter)]]
+        for tile in range(TILES):
+            history = self._tile_counters[tile][counter]
+            self._check_set_before(history, clock, ins)
+            history.add(part)
+        self._check_set_before(twin, clock, ins)
+        twin.add(part)
+
+    def _check_set_before(self, history: CounterHistory, clock: Clock, ins: Instruction) -> None:
+        if history.set_by is not None and np.any(clock < history.set_by):
+            self._report("counter", f"{ins.name} at {ins.offset:#x} may raise a ring producer counter before it is set", ins)
+
+    # -- engines of the scalar core -----------------------------------------------------------------
+
+    def queued(self, task: ScalarTask, queue: str) -> None:
+        """Remember what the scalar core knew."""
+        self._queued[id(task)] = self._step_core()
+        self._queue_of[id(task)] = self._scalar_line(queue)
+
+    def ran_scalar(self, task: ScalarTask, start: int, stop: int) -> None:
+        """Work through a range as one segment; FIFO entries are checked one by one."""
+        line = self._queue_of[id(task)]
+        if start == 0:
+            np.maximum(line.carried, self._queued.pop(id(task)), out=line.carried)
+        base = line.end - start
+        clock = line.carried
+        for gate in task.gates:
+            block = int(np.searchsorted(gate.starts, start, "right")) - 1
+            history = self._scalar_counters[gate.counter]
+            self._learn(clock, history, unwrap(history.current, gate.count + gate.step * block))
+        clock[line.index] = line.end
+        clock = clock.copy()
+        line.extend(clock, base + start, base + stop, task)
+        self._check_fifo(task, line, clock, base, start, stop)
+        if isinstance(task, Pop):
+            self._packets_of(task, line, base, start, stop)
+        elif isinstance(task, Outfeed):
+            self._take(task, line, start, stop)
+        for signal in task.signals:
+            i, j = np.searchsorted(signal.ends, (start, stop), "right")
+            if j > i:
+                self._scalar_counters[signal.counter].add(Contribution(line, base + signal.ends[i:j]))
+
+    def _packets_of(self, task: Pop, line: Timeline, base: int, start: int, stop: int) -> None:
+        """Send what the machine sent: whole packets, and the short last one."""
+        entries = task.packet // FIFO_BYTES[task.source]
+        ends = np.arange(entries, task.size + entries, entries)
+        ends = np.minimum(ends, task.size)
+        sent = ends[(ends > start) & (ends <= stop)]
+        if len(sent):
+            for receiver in task.receivers:
+                self._send(self._ring[task.ins["ring"]][receiver], line, base + sent, task.ins)
+        if task.producer is not None:
+            i, j = np.searchsorted(task.producer.ends, (start, stop), "right")
+            if j > i:
+                self._count_everywhere(task.producer.counter, Contribution(line, base + task.producer.ends[i:j]), task.ins)
+
+    def _take(self, task: Outfeed, line: Timeline, start: int, stop: int) -> None:
+        """Outfeed: what it takes was sent."""
+        packets = -(-stop * task.unit // WIDE_ROW_BYTES) - -(-start * task.unit // WIDE_ROW_BYTES)
+        for sender, positions in self._to_scalar.pop(packets):
+            np.maximum(line.carried, sender.clock_after(int(positions[-1])), out=line.carried)
+
+    def _check_fifo(self, task: ScalarTask, line: Timeline, clock: Clock, base: int, start: int, stop: int) -> None:
+        """No entry is read before it is filled, or filled before it is read."""
+        if isinstance(task, Infeed):
+            fifo, writes = 0 if task.stream == 0 else 1, True
+        elif isinstance(task, Pop):
+            fifo, writes = task.source, False
+        elif isinstance(task, Outfeed) and task.to_fifo:
+            fifo, writes = 2, True
+        else:
+            return
+        entries = FIFO_ENTRIES[fifo]
+        books = self._fifo_reads if writes else self._fifo_writes
+        other = books.setdefault(fifo, np.zeros(entries, np.int64))
+        mine = (self._fifo_writes if writes else self._fifo_reads).setdefault(fifo, np.zeros(entries, np.int64))
+        partner = self._scalar_line("pop" if writes else ("infeed0", "infeed1", "outfeed")[fifo])
+        at = task.addresses[start:stop] % entries
+        known = np.full(stop - start, clock[partner.index])
+        for gate in task.gates:
+            history = self._scalar_counters[gate.counter]
+            blocks = np.searchsorted(gate.starts, np.arange(start, stop), "right") - 1
+            first = unwrap(history.current, gate.count + gate.step * int(blocks[-1]))
+            wanted = first - gate.step * (blocks[-1] - blocks)
+            known = np.maximum(known, history.positions_of(wanted, partner))
+        # Of several touches of one entry in a range the engine's own order takes care.
+        if np.any(other[at] > known):
+            what = "fills an entry that may not be read yet" if writes else "reads an entry that may not be filled yet"
+            self._report("fifo", f"{task.ins.name} at {task.ins.offset:#x} {what}", task.ins)
+        mine[at] = np.arange(base + start + 1, base + stop + 1)
