@@ -95,13 +95,14 @@ def _tensor_accesses(task: TensorOp, start: int, stop: int) -> list[Access]:
         found.append(Access(Memory.WIDE, False, task.c[start:stop] >> 2, after))
     first = int(np.searchsorted(task.run_ends, start, "right"))
     last = int(np.searchsorted(task.run_ends, stop, "right"))
-    ends = np.minimum(task.run_ends[first:last + 1], stop)
+    begun = int(np.searchsorted(task.run_starts, stop, "left"))
+    visited = slice(first, begun)
+    ends = np.minimum(task.run_ends[visited], stop)
     if task.partial:
-        visited = slice(first, first + len(ends))
         rows = task.d[task.run_starts[visited]] >> 2
         old = ~task.first_visit[visited]
         found += [Access(Memory.WIDE, False, rows[old], ends[old]), Access(Memory.WIDE, True, rows, ends)]
-    group = task.group[first:first + len(ends)]
+    group = task.group[visited]
     if task.ins["zero_points_per_channel"]:
         found.append(Access(Memory.WIDE, False, task.zero_point_rows(group), ends))
     done = slice(first, last)

@@ -26,6 +26,7 @@ from compiler.beagle.judge.books import Book, Conflict
 from compiler.beagle.judge.clocks import Clock, Contribution, CounterHistory, Timeline, unwrap
 from compiler.beagle.simulator.moves import MeshHalf, RingReceive, RingSend, neighbour, tiles_of
 from compiler.beagle.simulator.observer import Observer
+from compiler.beagle.simulator.state import Chip
 from compiler.beagle.simulator.streams import (
     SCALAR_FIFO_WORDS,
     SCALAR_WORD_BYTES,
@@ -85,10 +86,14 @@ class Verdict:
     ----------
     prompt_drains:
         Times the program relied on the timing rule of wide-to-narrow transfers.
+    same_bytes:
+        Times a row was overwritten too early with the bytes that it held already: official programs
+        send one vector several times through one row.
     """
 
     findings: list[Finding] = field(default_factory=list)
     prompt_drains: int = 0
+    same_bytes: int = 0
 
 
 class _Packets:
@@ -115,10 +120,18 @@ class _Packets:
 
 
 class Judge(Observer):
-    """Watches one run of a machine."""
+    """Watches one run of a machine.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    chip:
+        The machine's chip.
+    """
+
+    def __init__(self, chip: Chip) -> None:
         self.verdict = Verdict()
+        self._chip = chip
+        self._wide_before = chip.wide.copy()
         self._lines = [Timeline(i, SIZE) for i in range(SIZE)]
         self._core = self._lines[_CORE]
         self._tile_counters = [[CounterHistory() for _ in TileCounter] for _ in range(TILES)]
@@ -128,6 +141,7 @@ class Judge(Observer):
         self._dispatched: dict[tuple[int, int], deque[Clock]] = {}
         self._queued: dict[int, Clock] = {}
         self._base: dict[tuple[int, TileTask], int] = {}
+        self._halves: dict[TileTask, Sequence[TileTask]] = {}
         self._notified: dict[int, Clock] = {}
         self._ring = [[_Packets() for _ in range(TILES)] for _ in range(2)]
         self._to_scalar = _Packets()
@@ -169,6 +183,7 @@ class Judge(Observer):
         clock = self._step_dispatch(tile)
         halves: Sequence[TileTask] = getattr(task, "halves", (task,))
         for half in halves:
+            self._halves[half] = halves
             self._dispatched.setdefault((tile, id(half)), deque()).append(clock)
 
     def _step_dispatch(self, tile: int) -> Clock:
@@ -248,6 +263,8 @@ class Judge(Observer):
                 line = self._line(tile, engine)
                 self._base[tile, task] = line.end
                 waiting = self._dispatched[tile, id(task)]
+                if isinstance(task, MeshHalf):
+                    self._know_other_half(task, tile, line)
                 np.maximum(line.carried, waiting.popleft(), out=line.carried)
         bounds = {start, stop}
         for gate in task.gates:
@@ -256,9 +273,13 @@ class Judge(Observer):
         order = sorted(bounds)
         for a, b in zip(order, order[1:], strict=False):
             self._segment(task, engine, tiles, a, b, arrivals)
-        if stop >= task.size:
-            for tile in tiles:
-                del self._base[tile, task]
+
+    def _know_other_half(self, task: MeshHalf, tile: int, line: Timeline) -> None:
+        """A mesh instruction begins when both halves of the one before have ended."""
+        other = self._line(tile, TileEngine.MESH_NORTH + task.bus if task.side else len(TileEngine) + task.bus)
+        partner = next((half for half in self._halves[task] if half is not task), None)
+        end = other.end if partner is None else self._base.get((tile, partner), other.end)
+        np.maximum(line.carried, other.clock_after(end), out=line.carried)
 
     def _arrivals(self, task: TileTask, tiles: Sequence[int], start: int, stop: int,
                   bounds: set[int]) -> dict[int, list[tuple[int, Timeline, Ints]]]:
@@ -319,6 +340,9 @@ class Judge(Observer):
                 self._conflict(task, access, conflict, clocks[list(tiles).index(conflict.tile)])
         for access in touched:
             self._books[access.memory].enter(access, engine, tiles, bases)
+            if access.writes and access.memory is Memory.WIDE:
+                at = np.asarray(tiles)[:, None], access.units
+                self._wide_before[at] = self._chip.wide[at]
 
     def _conflict(self, task: TileTask, access: Access, conflict: Conflict, clock: Clock) -> None:
         line = self._line(conflict.tile, conflict.engine)
@@ -326,6 +350,11 @@ class Judge(Observer):
                 and all(self._may_have_run(line, int(p), clock) for p in np.unique(conflict.positions))):
             self.verdict.prompt_drains += 1
             return
+        if access.memory is Memory.WIDE and not conflict.earlier_writes:
+            at = conflict.tile, conflict.units
+            if np.array_equal(self._wide_before[at], self._chip.wide[at]):
+                self.verdict.same_bytes += 1
+                return
         earlier = line.task_at(int(conflict.positions[0]))
         assert isinstance(earlier, TileTask)
         kind = {(True, False): "reads", (True, True): "writes", (False, True): "overwrites"}[

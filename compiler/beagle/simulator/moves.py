@@ -241,7 +241,7 @@ class WideToNarrow(TileTask):
         counter = TileCounter.WIDE_TO_SCALING if ins["to_scaling"] else TileCounter.WIDE_TO_NARROW
         if ins["done.valid"]:
             if ins["done.level"] == 0:
-                ends = np.arange(1, self.size + 1)  # words of the prefix count too
+                ends = main_at[:, 1] + 1
             else:
                 ends = main_at[dst.nest.block_ends(ins["done.level"]) - 1, 1] + 1
             self.signals = (Signal(counter, ends),)
