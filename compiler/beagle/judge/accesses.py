@@ -103,7 +103,7 @@ def _tensor_accesses(task: TensorOp, start: int, stop: int) -> list[Access]:
         old = ~task.first_visit[visited]
         found += [Access(Memory.WIDE, False, rows[old], ends[old]), Access(Memory.WIDE, True, rows, ends)]
     group = task.group[visited]
-    if task.ins["zero_points_per_channel"]:
+    if task.ins.values.get("zero_points_per_channel"):
         found.append(Access(Memory.WIDE, False, task.zero_point_rows(group), ends))
     done = slice(first, last)
     words = int(task.words_end[first - 1]) if first else 0
@@ -122,7 +122,7 @@ def _scaling(task: TensorOp, group: Ints, ends: Ints) -> list[Access]:
     entries = -(-task.lanes // 2)
     found = []
     for used, base in (("use_multiplier", 0), ("use_bias", 64)):
-        if ins[used]:
+        if ins.values.get(used):
             units = (base + slot[:, None] + np.arange(entries)).reshape(-1)
             found.append(Access(Memory.SCALING, False, units, np.repeat(ends, entries)))
     return found

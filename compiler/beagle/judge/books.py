@@ -58,7 +58,7 @@ class Book:
             positions = last[np.asarray(tiles)[:, None], units]
             late = positions > known[:, other, None]
             if late.any():
-                for i in np.flatnonzero(late.any(1)):
+                for i in np.flatnonzero(late.any(1)).tolist():
                     found.append(Conflict(tiles[i], other, wrote, units[late[i]], positions[i][late[i]].astype(np.int64)))
         return found
 
