@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from random import Random
 
 import numpy as np
 
 from compiler.beagle.isa import Instruction, decode_stream
 from compiler.beagle.isa.counters import IMMEDIATE, AluOperation, DmaTag, SpecialFunction, TileEngine
+from compiler.beagle.simulator.adversary import Adversary
 from compiler.beagle.simulator.errors import (
     BudgetError,
     DeadlockError,
@@ -67,16 +67,19 @@ class Machine:
     Parameters
     ----------
     schedule_seed:
-        None: engines advance in a fixed order, each as far as it can. A number: in every round a
-        random part of the engines and tiles advances, in random order. Whatever the counters allow
-        may happen on the chip, so a correct program gives the same outputs for every seed. The
-        timing rule of wide-to-narrow transfers (docs/isa.md) holds in all of them.
+        None: engines advance in a fixed order, each as far as it can. A number: an adversary
+        chooses who advances. Whatever the counters allow may happen on the chip, so a correct
+        program gives the same outputs for every seed. The timing rule of wide-to-narrow transfers
+        (docs/isa.md) holds in all of them.
     observer:
         Is told every step.
+    noise_seed:
+        A number: memories begin with random bytes instead of zeros.
     """
 
-    def __init__(self, schedule_seed: int | None = None, observer: Observer | None = None) -> None:
-        self.chip = Chip()
+    def __init__(self, schedule_seed: int | None = None, observer: Observer | None = None,
+                 noise_seed: int | None = None) -> None:
+        self.chip = Chip(None if noise_seed is None else np.random.default_rng(noise_seed))
         self.chip.observer = observer
         self.schedule_seed = schedule_seed
 
@@ -111,7 +114,7 @@ class _Run:
     def __init__(self, chip: Chip, host: HostMemory, program: Sequence[Instruction], schedule_seed: int | None) -> None:
         self.chip = chip
         self.observer = chip.observer
-        self.random = None if schedule_seed is None else Random(schedule_seed)
+        self.adversary = None if schedule_seed is None else Adversary(schedule_seed)
         self.host = host
         self.program = program
         self.port = HostPort()
@@ -140,7 +143,7 @@ class _Run:
         quiet = False
         while True:
             moved = self.run_scalar(quiet)
-            moved = (self.random is not None and self.run_some_engines(self.random)) or self.run_engines() or moved
+            moved = (self.adversary is not None and self.run_some(self.adversary)) or self.run_engines() or moved
             if moved:
                 quiet = False
                 continue
@@ -153,17 +156,24 @@ class _Run:
     def run_engines(self) -> bool:
         """One round: everything that can move does; packets are received last."""
         moved = False
-        for queue in self.scalar_queues.values():
-            while queue and queue[0].advance(self.chip, self.port):
+        for name in self.scalar_queues:
+            while self.run_scalar_queue(name):
                 moved = True
-                if queue[0].finished:
-                    queue.popleft()
         moved = self.drain() or moved
         for engine in (TileEngine.OP, TileEngine.NARROW_TO_WIDE, TileEngine.MESH_NORTH, TileEngine.MESH_EAST,
                        TileEngine.MESH_SOUTH, TileEngine.MESH_WEST, TileEngine.RING_SEND, TileEngine.RING_A,
                        TileEngine.RING_B):
             moved = self.run_engine(engine) or moved
         return moved
+
+    def run_scalar_queue(self, name: str) -> bool:
+        """Advance one engine of the scalar core."""
+        queue = self.scalar_queues[name]
+        if not queue or not queue[0].advance(self.chip, self.port):
+            return False
+        if queue[0].finished:
+            queue.popleft()
+        return True
 
     def drain(self) -> bool:
         """Finish what wide-to-narrow transfers can: the one timing rule that official programs need.
@@ -176,23 +186,24 @@ class _Run:
             moved = True
         return moved
 
-    def run_some_engines(self, random: Random) -> bool:
-        """Several rounds in which a random part of what could move does, in random order."""
+    def run_some(self, adversary: Adversary) -> bool:
+        """Let the adversary choose what moves, until it finds nothing."""
         moved = False
-        for _ in range(random.randint(1, 6)):
-            engines = random.sample(list(TileEngine), random.randint(1, len(TileEngine)))
-            for engine in engines:
-                moved = self.run_engine(engine, random) or moved
+        for _ in range(adversary.random.randint(1, 6)):
+            for engine in adversary.order():
+                moved = self.run_engine(engine, adversary) or moved
+            for queue in adversary.random.sample(list(self.scalar_queues), 2):
+                moved = self.run_scalar_queue(queue) or moved
         return moved
 
-    def run_engine(self, engine: int, random: Random | None = None) -> bool:
+    def run_engine(self, engine: int, adversary: Adversary | None = None) -> bool:
         """Advance the instructions at the head of one engine's queues, on all tiles or on some."""
         moved = False
         for task, waiting in list(self.active[engine].items()):
             if engine in _RECEIVERS:
                 moved = self.drain() or moved
-            tiles = list(waiting) if random is None else random.sample(waiting, random.randint(1, len(waiting)))
-            if task.advance(self.chip, tiles):
+            tiles = list(waiting) if adversary is None else adversary.choose(engine, waiting)
+            if tiles and task.advance(self.chip, tiles):
                 moved = True
                 done = [t for t in tiles if task.finished(t)]
                 if done:

@@ -62,17 +62,28 @@ class Chip:
         Sync counters, shape (16, 19) and (9,).
     observer:
         Is told every step of every engine.
+
+    Parameters
+    ----------
+    noise:
+        Memories begin with random bytes instead of zeros: what they hold on a real chip.
     """
 
-    def __init__(self) -> None:
-        self.wide: Bytes = np.zeros((TILES, WIDE_ROWS, WIDE_ROW_BYTES), np.uint8)
+    def __init__(self, noise: np.random.Generator | None = None) -> None:
+        self._noise = noise
+        self.wide = self._fresh(TILES, WIDE_ROWS, WIDE_ROW_BYTES)
         self.observer: Observer | None = None
         self.reset()
 
+    def _fresh(self, *shape: int) -> Bytes:
+        if self._noise is None:
+            return np.zeros(shape, np.uint8)
+        return self._noise.integers(0, 256, shape, np.uint8)
+
     def reset(self) -> None:
         """Forget everything but wide memory: what happens between executables."""
-        self.narrow: Bytes = np.zeros((TILES, NARROW_BYTES), np.uint8)
-        self.scaling: Bytes = np.zeros((TILES, SCALING_ENTRIES, 8), np.uint8)
+        self.narrow = self._fresh(TILES, NARROW_BYTES)
+        self.scaling = self._fresh(TILES, SCALING_ENTRIES, 8)
         self.tables: list[npt.NDArray[np.float32] | None] = [None] * TILES
         self.counters: Ints = np.zeros((TILES, len(TileCounter)), np.int64)
         self.scalar_counters: Ints = np.zeros(len(ScalarCounter), np.int64)
