@@ -13,11 +13,13 @@ from compiler.errors import UsageError
 def simulate_command(
     model: Annotated[str, typer.Argument(help="A compiled model.")],
     seed: Annotated[int, typer.Option(help="Seed of the random input.")] = 0,
+    judge: Annotated[bool, typer.Option("--judge", help="Look for races in all orders of engines, too.")] = False,
     input_file: Annotated[str, typer.Option("--input", help="Input tensor as .npy instead of a random one.")] = "",
 ) -> None:
     """Run one inference of every Edge TPU executable of a model on the simulated chip."""
     import numpy as np
 
+    from compiler.beagle.judge import try_executables
     from compiler.beagle.simulator import Machine
     from compiler.graph import read_model
     from compiler.package import dtype_of, encode_input
@@ -26,6 +28,7 @@ def simulate_command(
     packages = packages_of(read_model(model))
     if not packages:
         raise UsageError(f"{model}: holds no Edge TPU executable.", advice="Compile it first: etpu compile MODEL")
+    failed = False
     rng = np.random.default_rng(seed)
     for op, package in packages:
         machine = Machine()
@@ -43,5 +46,14 @@ def simulate_command(
         print(f"{op.title}: simulated {result.instructions} scalar steps in {seconds:.3f} s")
         for name, data in result.outputs.items():
             print(f"  output {name}: {len(data)} bytes, mean {np.frombuffer(data, np.uint8).mean():.2f}")
-        for finding in result.findings:
+        findings = list(result.findings)
+        if judge:
+            report = try_executables([*([package.caching] if package.caching else []), package.execution], inputs)
+            findings = [str(finding) for finding in report.findings]
+            relied = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in report.reliances.items())
+            print(f"  judge: {len(findings)} findings; beside the counters it relies on: {relied}")
+        for finding in findings:
             print(f"  finding: {finding}")
+        failed = failed or bool(findings)
+    if failed:
+        raise typer.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from compiler.beagle.isa import Instruction, decode_stream, encode_stream
+from compiler.beagle.judge import Report, try_executables
 from compiler.beagle.reference import Softmax, evaluate
 from compiler.beagle.simulator import Machine
 from compiler.compile import CompiledModel, CompileOptions, compile_model
@@ -68,7 +70,7 @@ class PairUnderTest:
         return self._ours
 
 
-def judge(ok: bool, reason: str, **figures: Any) -> Result:
+def verdict(ok: bool, reason: str, **figures: Any) -> Result:
     """Return pass, or fail with a reason."""
     return Result("pass" if ok else "fail", "" if ok else reason, figures)
 
@@ -82,7 +84,7 @@ def decode(pair: PairUnderTest) -> Result:
             streams += 1
             identical += encode_stream(program) == chunk.data
             unexplained += sum(ins.unexplained.bit_count() for ins in program)
-    return judge(identical == streams and unexplained == 0, "streams differ or bits are unexplained", streams=streams,
+    return verdict(identical == streams and unexplained == 0, "streams differ or bits are unexplained", streams=streams,
                  identical=identical, unexplained_bits=unexplained)
 
 
@@ -90,7 +92,7 @@ def package(pair: PairUnderTest) -> Result:
     """Containers are parsed and written with equal content."""
     written = [(p, write_package(p)) for _, p in pair.packages]
     equal = sum(read_package(data) == p for p, data in written)
-    return judge(equal == len(written), "content changed", packages=len(written), equal=equal)
+    return verdict(equal == len(written), "content changed", packages=len(written), equal=equal)
 
 
 def cache(pair: PairUnderTest) -> Result:
@@ -117,7 +119,7 @@ def _rows_filled(program: list[Instruction]) -> list[tuple[int, int]]:
 
 
 def simulate(pair: PairUnderTest) -> Result:
-    """Official executables give the numbers of the source model.
+    """Official executables give the numbers of the source model, and the judge finds nothing.
 
     The truth is the source graph evaluated with the chip's arithmetic (compiler.beagle.reference),
     on random values of the tensors where the Edge TPU part begins.
@@ -127,14 +129,19 @@ def simulate(pair: PairUnderTest) -> Result:
     allowed = 2 if any(op.name in TABLE_FUNCTIONS for op in graph.operators) else 1
     values = equal = largest = 0
     seconds = 0.0
+    reliances: Counter[str] = Counter()
     for sample in range(pair.samples):
         rng = np.random.default_rng(pair.seed + sample)
         for _, p in pair.packages:
             given = {layer.name: _random_tensor(graph.tensors[names[layer.name]], rng) for layer in p.execution.inputs}
             outputs, took, findings = run_package(p, given)
             seconds += took
+            if sample == 0 and not findings:
+                report = judge_package(p, given)
+                findings = tuple(map(str, report.findings))
+                reliances.update(report.reliances)
             if findings:
-                return Result("fail", "; ".join(findings))
+                return Result("fail", "; ".join(findings), {"findings": len(findings)})
             wanted = [names[layer.name] for layer in p.execution.outputs]
             truth = evaluate(graph, {names[name]: array for name, array in given.items()}, until=wanted,
                              softmax=_softmax_of(p))
@@ -145,8 +152,15 @@ def simulate(pair: PairUnderTest) -> Result:
                 equal += int((difference == 0).sum())
                 largest = max(largest, int(difference.max(initial=0)))
     share = equal / max(values, 1)
-    return judge(largest <= allowed and share >= EQUAL_SHARE, f"largest difference {largest}, {100 * share:.3f} % equal",
-                 values=values, equal_share=share, largest_difference=largest, seconds=round(seconds, 3))
+    return verdict(largest <= allowed and share >= EQUAL_SHARE, f"largest difference {largest}, {100 * share:.3f} % equal",
+                   values=values, equal_share=share, largest_difference=largest, seconds=round(seconds, 3), findings=0,
+                   reliances=dict(reliances))
+
+
+def judge_package(p: Package, tensors: dict[str, Any]) -> Report:
+    """Bring caching and inference before the judge."""
+    data = {layer.name: encode_input(layer, tensors[layer.name]) for layer in p.execution.inputs}
+    return try_executables([*([p.caching] if p.caching is not None else []), p.execution], data)
 
 
 def _random_tensor(tensor: Tensor, rng: np.random.Generator) -> Any:
@@ -185,7 +199,7 @@ def mapping(pair: PairUnderTest) -> Result:
     ours = sorted(op.custom_name or op.name for op, v in zip(graph.operators, mapped.verdicts, strict=True) if not v.mapped)
     edge = {op.index for op, _ in pair.packages}
     theirs = sorted(op.custom_name or op.name for op in pair.compiled.main.operators if op.index not in edge)
-    return judge(ours == theirs, f"on the CPU: ours {ours}, official {theirs}", cpu_operators=len(theirs))
+    return verdict(ours == theirs, f"on the CPU: ours {ours}, official {theirs}", cpu_operators=len(theirs))
 
 
 def _coverage(pair: PairUnderTest) -> Result | None:
@@ -209,7 +223,7 @@ def parameters(pair: PairUnderTest) -> Result:
         return short
     same = [[e.parameters for e in a.executables] == [e.parameters for e in b.executables]
             for a, (_, b) in zip(_our_packages(pair), pair.packages, strict=True)]
-    return judge(all(same), "parameters differ")
+    return verdict(all(same), "parameters differ")
 
 
 def memory(pair: PairUnderTest) -> Result:
@@ -218,7 +232,7 @@ def memory(pair: PairUnderTest) -> Result:
         return short
     ours = [(len(p.caching.parameters) if p.caching else 0, len(p.execution.parameters)) for p in _our_packages(pair)]
     theirs = [(len(p.caching.parameters) if p.caching else 0, len(p.execution.parameters)) for _, p in pair.packages]
-    return judge(ours == theirs, f"cached and streamed bytes: ours {ours}, official {theirs}",
+    return verdict(ours == theirs, f"cached and streamed bytes: ours {ours}, official {theirs}",
                  on_chip=pair.ours().on_chip_used, off_chip=pair.ours().off_chip)
 
 
@@ -234,13 +248,14 @@ def compiles(pair: PairUnderTest) -> Result:
                 c.data for e in theirs.executables for c in e.chunks]
             tensors = {layer.name: rng.integers(0, 256, layer.y * layer.x * layer.z, np.uint8)
                        for layer in theirs.execution.inputs}
-            a, _, findings = run_package(ours, tensors)
+            a, _, left = run_package(ours, tensors)
             b, _, _ = run_package(theirs, tensors)
+            findings = [*left, *map(str, judge_package(ours, tensors).findings if sample == 0 else ())]
             if findings:
                 return Result("fail", "; ".join(findings))
             differ += sum(int((a[name] != b[name]).sum()) for name in b)
             values += sum(array.size for array in b.values())
-    return judge(differ == 0, f"{differ} of {values} output values differ", programs_identical=identical, values=values)
+    return verdict(differ == 0, f"{differ} of {values} output values differ", programs_identical=identical, values=values)
 
 
 CHECK_FUNCTIONS: dict[str, Callable[[PairUnderTest], Result]] = {

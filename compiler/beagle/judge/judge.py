@@ -26,7 +26,7 @@ from compiler.beagle.isa.counters import ScalarCounter, TileCounter, TileEngine
 from compiler.beagle.judge.accesses import ENGINES, Access, Memory, accesses, engine_of
 from compiler.beagle.judge.books import Book, Conflict
 from compiler.beagle.judge.clocks import Clock, Contribution, CounterHistory, Timeline, unwrap
-from compiler.beagle.simulator.moves import MeshHalf, NarrowToWide, RingReceive, RingSend, neighbour, tiles_of
+from compiler.beagle.simulator.moves import MeshHalf, NarrowToWide, RingReceive, RingSend, WideToNarrow, neighbour, tiles_of
 from compiler.beagle.simulator.observer import Observer
 from compiler.beagle.simulator.state import Chip
 from compiler.beagle.simulator.streams import (
@@ -142,6 +142,8 @@ class Judge(Observer):
         self.verdict = Verdict()
         self._chip = chip
         self._wide_before = chip.wide.copy()
+        self._taken_by = np.ones(chip.wide.shape[:2], np.int64)
+        self._stale = np.zeros(chip.wide.shape[:2], bool)
         self._lines = [Timeline(i, SIZE) for i in range(SIZE)]
         self._core = self._lines[_CORE]
         self._tile_counters = [[CounterHistory() for _ in TileCounter] for _ in range(TILES)]
@@ -353,9 +355,20 @@ class Judge(Observer):
                 self._conflict(task, access, conflict, clocks[list(tiles).index(conflict.tile)])
         for access in touched:
             self._books[access.memory].enter(access, engine, tiles, bases)
+            if access.memory is Memory.WIDE:
+                self._note_freshness(task, access, tiles)
             if access.writes and access.memory is Memory.WIDE:
                 at = np.asarray(tiles)[:, None], access.units
                 self._wide_before[at] = self._chip.wide[at]
+
+    def _note_freshness(self, task: TileTask, access: Access, tiles: Sequence[int]) -> None:
+        """A transfer that takes the same packet a second time has run too early, not promptly."""
+        at = np.asarray(tiles)[:, None], np.unique(access.units)
+        if access.writes:
+            self._taken_by[at], self._stale[at] = 0, False
+        elif isinstance(task, WideToNarrow):
+            self._stale[at] |= (self._taken_by[at] != 0) & (self._taken_by[at] != id(task))
+            self._taken_by[at] = id(task)
 
     def _changing(self, access: Access, tiles: Sequence[int]) -> Access:
         """Leave out rows that keep their bytes: whoever reads them early or late reads the same."""
@@ -367,6 +380,7 @@ class Judge(Observer):
     def _conflict(self, task: TileTask, access: Access, conflict: Conflict, clock: Clock) -> None:
         line = self._line(conflict.tile, conflict.engine)
         if (isinstance(task, RingReceive) and conflict.engine == TileEngine.WIDE_TO_NARROW
+                and not self._stale[conflict.tile, conflict.units].any()
                 and all(self._may_have_run(line, int(p), clock) for p in np.unique(conflict.positions))):
             self.verdict.prompt_drains += 1
             return
