@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from compiler.errors import CompilationError, UsageError
 from compiler.facts import RUNTIME_VERSION_CURRENT, RUNTIME_VERSION_LOWEST
 from compiler.graph import Graph, Model, Operator, TensorType, serialize_model
-from compiler.lowering.network import DenseNetwork, LoweredNetwork, objection
+from compiler.lowering.lowered import LoweredNetwork
 from compiler.lowering.refusal import LoweringRefusal
+from compiler.lowering.select import Network, network_of, objection
 from compiler.mapping import MappedGraph, MappingOptions, Status, Verdict, check_model, map_graph
 from compiler.memory.plan import CachePlan, ModelPlan, plan_cache
 from compiler.package.container import with_custom_operators
@@ -145,13 +146,13 @@ class _Job:
         """Objection of code generation, including refusals found on the way."""
         return self.refused.get(op.index) or _host_type_objection(graph, op, self.options) or objection(graph, op)
 
-    def network(self) -> DenseNetwork | None:
+    def network(self) -> Network | None:
         """Map the model and read its subgraph as a network; None when nothing maps."""
         self.mapped = map_graph(self.model.main, self.mapping_options, self.objection)
         if not self.mapped.subgraphs:
             return None
         try:
-            return DenseNetwork(self.model.main, self.mapped.subgraphs[0])
+            return network_of(self.model.main, self.mapped.subgraphs[0])
         except LoweringRefusal as refused:
             self.refuse(refused)
             raise _Again from refused
@@ -190,7 +191,7 @@ def _host_type_objection(graph: Graph, op: Operator, options: CompileOptions) ->
     return None
 
 
-def _plan(jobs: Sequence[_Job], networks: Sequence[DenseNetwork | None]) -> CachePlan:
+def _plan(jobs: Sequence[_Job], networks: Sequence[Network | None]) -> CachePlan:
     """Plan the memory; layers that turn out to be streamed take rows, so plan again until nothing changes."""
     pairs = [(job, network) for job, network in zip(jobs, networks, strict=True) if network is not None]
     plan = plan_cache([network.demand(job.model.source) for job, network in pairs])
@@ -201,7 +202,7 @@ def _plan(jobs: Sequence[_Job], networks: Sequence[DenseNetwork | None]) -> Cach
         plan = plan_cache(demands)
 
 
-def _lower(job: _Job, network: DenseNetwork, plan: CachePlan) -> tuple[LoweredNetwork, ModelPlan]:
+def _lower(job: _Job, network: Network, plan: CachePlan) -> tuple[LoweredNetwork, ModelPlan]:
     own = next(m for m in plan.models if m.demand.name == job.model.source)
     try:
         return network.lower(own), own

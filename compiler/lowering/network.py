@@ -1,15 +1,14 @@
-"""From a mapped subgraph to programs and parameters.
+"""From a mapped subgraph of dense layers to programs and parameters.
 
-Today's families: chains of FULLY_CONNECTED with fused activations, and the border operators that
-cost nothing (QUANTIZE between int8 and uint8, RESHAPE of vectors).
+Chains of FULLY_CONNECTED with fused activations, and the border operators that cost nothing
+(QUANTIZE between int8 and uint8, RESHAPE of vectors).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from compiler.facts import PARAMETER_LINE_BYTES, TILES
+from compiler.facts import PARAMETER_LINE_BYTES
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import (
     ACTIVATION_NAMES,
@@ -19,9 +18,9 @@ from compiler.lowering.arithmetic import (
     unsigned_weights,
     zero_point,
 )
-from compiler.lowering.builder import Program
 from compiler.lowering.caching_program import CacheSegment, caching_program
 from compiler.lowering.dense import DenseLayer, allocate, dense_program, staging_row
+from compiler.lowering.lowered import LoweredNetwork, refusal
 from compiler.lowering.parameters import DenseParameters, dense_blob, round_up
 from compiler.lowering.refusal import LoweringRefusal
 from compiler.mapping import Status, Subgraph, Verdict
@@ -29,52 +28,14 @@ from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
 from compiler.memory.plan import ModelPlan
 
 _FUSED = (0, 1, 2, 3)
-_FREE = ("QUANTIZE", "RESHAPE")
-
-
-@dataclass(frozen=True)
-class LoweredNetwork:
-    """Programs and parameters of one subgraph.
-
-    Attributes
-    ----------
-    caching:
-        Program that fills the cache, None when nothing is cached.
-    cached, streamed:
-        Parameter blobs of the two programs.
-    narrow_bytes:
-        Narrow memory used per tile.
-    """
-
-    execution: Program
-    caching: Program | None
-    cached: bytes
-    streamed: bytes
-    narrow_bytes: int
-
-
-def refusal(op: Operator, reason: str, advice: str = "") -> Verdict:
-    """Return the verdict for an operator that code generation does not reach."""
-    return Verdict(Status.LIMITATION, f"{op.title}: {reason}", advice)
-
-
-def objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Say why an operator by itself cannot be emitted; None when it can."""
-    if op.name == "FULLY_CONNECTED":
-        return _dense_objection(graph, op)
-    if op.name == "QUANTIZE":
-        return _quantize_objection(graph, op)
-    if op.name == "RESHAPE":
-        return None if len(op.inputs) < 2 or graph.tensors[op.inputs[1]].is_constant else Verdict(
-            Status.NOT_CONSTANT, f"{op.title}: the new shape must be a constant.", "Freeze the model before converting it.")
-    return refusal(op, "code for this operator is not generated yet.", "It runs on the CPU.")
 
 
 def _is_vector(t: Tensor) -> bool:
     return t.elements == (t.shape[-1] if t.shape else 1)
 
 
-def _dense_objection(graph: Graph, op: Operator) -> Verdict | None:
+def dense_objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Say why a dense layer by itself cannot be emitted; None when it can."""
     x, w, bias = (graph.input(op, i) for i in range(3))
     y = graph.output(op)
     if x is None or w is None or not w.is_constant or (bias is not None and not bias.is_constant):
@@ -98,7 +59,8 @@ def _dense_objection(graph: Graph, op: Operator) -> Verdict | None:
     return None
 
 
-def _quantize_objection(graph: Graph, op: Operator) -> Verdict | None:
+def quantize_objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Say why a QUANTIZE cannot be left out; None when it only changes the type."""
     x, y = graph.tensors[op.inputs[0]], graph.output(op)
     same = (x.quantization is not None and y.quantization is not None
             and x.quantization.scale == y.quantization.scale and zero_point(x) == zero_point(y))
@@ -223,10 +185,3 @@ def _segments(layer: DenseLayer, row: int) -> list[CacheSegment]:
     return [CacheSegment(tile, row, layer.groups_on(tile) * p.group_bytes // PARAMETER_LINE_BYTES, p.lanes,
                          p.header_rows, layer.groups_on(tile)) for tile in range(layer.tiles)]
 
-
-def families() -> Sequence[str]:
-    """Operators that code is generated for."""
-    return ("FULLY_CONNECTED", *_FREE)
-
-
-__all__ = ["TILES", "DenseNetwork", "LoweredNetwork", "families", "objection", "refusal"]

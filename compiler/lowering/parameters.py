@@ -38,6 +38,10 @@ class DenseParameters:
         float32 multipliers: one, or one per output channel.
     bias:
         int32, None when there is none.
+    group_outputs:
+        Output channels of a group: 64, or 4 for depthwise convolutions.
+    least_lanes:
+        Layers of one group store a multiple of so many lanes.
     """
 
     weights: Bytes
@@ -45,6 +49,8 @@ class DenseParameters:
     per_channel: bool
     factors: npt.NDArray[np.float32]
     bias: npt.NDArray[np.int32] | None
+    group_outputs: int = LANES
+    least_lanes: int = 16
 
     @property
     def outputs(self) -> int:
@@ -59,12 +65,14 @@ class DenseParameters:
     @property
     def lanes(self) -> int:
         """Lanes stored per row."""
-        return LANES if self.outputs > LANES else round_up(self.outputs, 16)
+        if self.outputs > self.group_outputs:
+            return self.group_outputs
+        return round_up(self.outputs, self.least_lanes)
 
     @property
     def groups(self) -> int:
-        """Groups of 64 output channels."""
-        return -(-self.outputs // LANES)
+        """Groups of output channels."""
+        return -(-self.outputs // self.group_outputs)
 
     @property
     def has_factor_row(self) -> bool:
@@ -99,7 +107,7 @@ def dense_blob(p: DenseParameters) -> bytes:
 
 
 def _header(p: DenseParameters, group: int) -> bytes:
-    part = slice(group * LANES, min((group + 1) * LANES, p.outputs))
+    part = slice(group * p.group_outputs, min((group + 1) * p.group_outputs, p.outputs))
     count = part.stop - part.start
     padded = round_up(count, 4)
     rows = []
@@ -121,7 +129,7 @@ def _header(p: DenseParameters, group: int) -> bytes:
 
 def _rows(p: DenseParameters, group: int) -> Bytes:
     """Weights of a group, shape (main rows, lanes, 4)."""
-    part = p.weights[group * LANES:(group + 1) * LANES]
+    part = p.weights[group * p.group_outputs:(group + 1) * p.group_outputs]
     count = len(part)
     lanes = np.zeros((p.lanes, p.main_rows * 4), np.uint8)
     lanes[:round_up(count, 4)] = p.zero_point

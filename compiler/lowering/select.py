@@ -1,0 +1,42 @@
+"""Chooses the family of code generation for a subgraph."""
+
+from __future__ import annotations
+
+from compiler.graph import Graph, Operator
+from compiler.lowering.lowered import refusal
+from compiler.lowering.network import DenseNetwork, dense_objection, quantize_objection
+from compiler.lowering.spatial.network import ImageNetwork
+from compiler.lowering.spatial.objections import convolution_objection
+from compiler.mapping import Status, Subgraph, Verdict
+
+Network = DenseNetwork | ImageNetwork
+_IMAGE_OPERATORS = {"CONV_2D", "DEPTHWISE_CONV_2D"}
+
+
+def network_of(graph: Graph, subgraph: Subgraph) -> Network:
+    """Read a subgraph as a network that code can be generated for.
+
+    Raises
+    ------
+    LoweringRefusal
+        When an operator in it cannot be generated.
+    """
+    names = {graph.operators[i].name for i in subgraph.operators}
+    return ImageNetwork(graph, subgraph) if names & _IMAGE_OPERATORS else DenseNetwork(graph, subgraph)
+
+
+def objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Say why an operator by itself cannot be emitted; None when it can."""
+    if op.name in _IMAGE_OPERATORS:
+        return convolution_objection(graph, op)
+    if op.name == "FULLY_CONNECTED":
+        return dense_objection(graph, op)
+    if op.name == "QUANTIZE":
+        return quantize_objection(graph, op)
+    if op.name == "RESHAPE":
+        return None if len(op.inputs) < 2 or graph.tensors[op.inputs[1]].is_constant else Verdict(
+            Status.NOT_CONSTANT, f"{op.title}: the new shape must be a constant.", "Freeze the model before converting it.")
+    if op.name == "PAD":
+        return None if graph.tensors[op.inputs[1]].is_constant else Verdict(
+            Status.NOT_CONSTANT, f"{op.title}: the padding must be a constant.", "Freeze the model before converting it.")
+    return refusal(op, "code for this operator is not generated yet.", "It runs on the CPU.")

@@ -1,0 +1,62 @@
+"""Places in narrow and wide memory.
+
+Narrow memory holds activations while they are needed; larger ones choose their place first. Wide
+memory holds what an operator works with at its upper end, the largest block on top; cached
+parameters lie below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from compiler.facts import WIDE_ROWS
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """A buffer and the steps of the program during which it is needed, both ends included."""
+
+    size: int
+    first: int
+    last: int
+
+    def overlaps(self, other: Lifetime) -> bool:
+        """Tell whether there is a step that needs both."""
+        return self.first <= other.last and other.first <= self.last
+
+
+class NarrowMemory:
+    """Addresses of buffers that are needed at the same time do not overlap."""
+
+    def __init__(self) -> None:
+        self._taken: list[tuple[int, Lifetime]] = []
+
+    def place(self, buffer: Lifetime) -> int:
+        """Take the lowest address that is free during all of the buffer's life."""
+        at = 0
+        for start, other in sorted(((s, o) for s, o in self._taken if buffer.overlaps(o)), key=lambda item: item[0]):
+            if at + buffer.size <= start:
+                break
+            at = max(at, start + other.size)
+        self._taken.append((at, buffer))
+        return at
+
+    def place_all(self, buffers: Mapping[int, Lifetime]) -> dict[int, int]:
+        """Place the largest first; of equal ones the earlier key."""
+        order = sorted(buffers, key=lambda key: -buffers[key].size)
+        return {key: self.place(buffers[key]) for key in order}
+
+    @property
+    def used(self) -> int:
+        """Bytes in use at most."""
+        return max((start + buffer.size for start, buffer in self._taken), default=0)
+
+
+def stack_wide(sizes: Sequence[int], top: int = WIDE_ROWS) -> list[int]:
+    """Return the first rows of blocks that are stacked downwards from the top, the largest on top."""
+    rows = [0] * len(sizes)
+    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        top -= sizes[i]
+        rows[i] = top
+    return rows

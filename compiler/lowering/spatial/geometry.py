@@ -1,0 +1,223 @@
+"""Which part of an image lies on which tile.
+
+Rows go over the four rows of tiles, columns over the four columns, at ceil(i * length / 4). What a
+tile owns and what it needs of its neighbours for the next operator lie together in narrow memory,
+its *slab*: row by row, channels innermost and rounded up to four.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from compiler.facts import TILE_COLUMNS, TILE_ROWS, TILES
+
+Dim = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Rows or columns ``start`` to ``stop`` (not included); empty when they are equal."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        """Count of rows or columns."""
+        return self.stop - self.start
+
+    def hull(self, other: Span) -> Span:
+        """Return the smallest span around both; empty ones do not count."""
+        if not len(other):
+            return self
+        return other if not len(self) else Span(min(self.start, other.start), max(self.stop, other.stop))
+
+
+def split(length: int) -> tuple[Span, ...]:
+    """Split rows or columns over four tiles.
+
+    Examples
+    --------
+    >>> [len(s) for s in split(14)]
+    [4, 3, 4, 3]
+    """
+    cuts = [-(-i * length // TILE_ROWS) for i in range(TILE_ROWS + 1)]
+    return tuple(Span(a, b) for a, b in pairwise(cuts))
+
+
+@dataclass(frozen=True)
+class Window:
+    """How an output row (or column) reads input rows.
+
+    Attributes
+    ----------
+    before:
+        Rows of padding in front.
+    """
+
+    size: int = 1
+    stride: int = 1
+    before: int = 0
+    dilation: int = 1
+
+    @property
+    def reach(self) -> int:
+        """Input rows under one output row, gaps included."""
+        return (self.size - 1) * self.dilation + 1
+
+    def needed(self, out: Span) -> Span:
+        """Input rows for output rows; may stick out of the image."""
+        if not len(out):
+            return Span(0, 0)
+        first = out.start * self.stride - self.before
+        return Span(first, (out.stop - 1) * self.stride - self.before + self.reach)
+
+
+IDENTITY = Window()
+
+
+@dataclass(frozen=True)
+class Image:
+    """Extent of an activation."""
+
+    height: int
+    width: int
+    channels: int
+
+    @property
+    def padded(self) -> int:
+        """Bytes of a pixel: channels rounded up to a multiple of four."""
+        return -(-self.channels // 4) * 4
+
+    def own(self, tile: int) -> tuple[Span, Span]:
+        """Rows and columns of a tile."""
+        return split(self.height)[tile // TILE_COLUMNS], split(self.width)[tile % TILE_COLUMNS]
+
+    def pixels(self, tile: int) -> int:
+        """Pixels of a tile."""
+        rows, columns = self.own(tile)
+        return len(rows) * len(columns)
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Part of an image in the narrow memory of one tile."""
+
+    rows: Span
+    columns: Span
+    pixel: int
+
+    @property
+    def pitch(self) -> int:
+        """Bytes of a row."""
+        return len(self.columns) * self.pixel
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return len(self.rows) * self.pitch
+
+    def offset(self, row: int, column: int) -> int:
+        """Bytes in front of a pixel."""
+        return (row - self.rows.start) * self.pitch + (column - self.columns.start) * self.pixel
+
+
+@dataclass(frozen=True)
+class Region:
+    """Rows and columns, possibly beyond the border of the image."""
+
+    rows: Span
+    columns: Span
+
+    def hull(self, other: Region) -> Region:
+        """Return the smallest region around both."""
+        return Region(self.rows.hull(other.rows), self.columns.hull(other.columns))
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An image spread over the tiles.
+
+    Attributes
+    ----------
+    address:
+        Byte address of the slab, the same on all tiles.
+    needed:
+        Per tile: what the consumers read.
+    zero_point:
+        Unsigned domain; also what padding is filled with.
+    """
+
+    name: str
+    image: Image
+    zero_point: int
+    needed: tuple[Region, ...]
+    address: int = 0
+
+    def slab(self, tile: int) -> Slab:
+        """Memory of a tile: what it owns and what it needs."""
+        rows, columns = self.image.own(tile)
+        need = self.needed[tile]
+        return Slab(rows.hull(need.rows), columns.hull(need.columns), self.image.padded)
+
+    @property
+    def size(self) -> int:
+        """Bytes set aside on every tile: those of the largest slab."""
+        return max(self.slab(tile).size for tile in range(TILES))
+
+    def own_address(self, tile: int) -> int:
+        """Byte address of the first pixel that a tile owns."""
+        rows, columns = self.image.own(tile)
+        return self.address + self.slab(tile).offset(rows.start, columns.start)
+
+
+def needed_by(windows: Iterable[tuple[Window, Window]], output: Image) -> tuple[Region, ...]:
+    """Return what each tile needs of an input for an operator's output."""
+    rows, columns = next(iter(windows))
+    regions = []
+    for tile in range(TILES):
+        own_rows, own_columns = output.own(tile)
+        if len(own_rows) and len(own_columns):
+            regions.append(Region(rows.needed(own_rows), columns.needed(own_columns)))
+        else:
+            regions.append(Region(Span(0, 0), Span(0, 0)))
+    return tuple(regions)
+
+
+def merge_dims(dims: Sequence[Dim]) -> list[Dim]:
+    """Join neighbouring dimensions that walk on without a jump.
+
+    Examples
+    --------
+    >>> merge_dims([(16, 4), (16, 64), (3, 4096)])
+    [(256, 4), (3, 4096)]
+    """
+    merged: list[Dim] = []
+    for count, stride in dims:
+        if merged and stride == merged[-1][0] * merged[-1][1]:
+            merged[-1] = (merged[-1][0] * count, merged[-1][1])
+        else:
+            merged.append((count, stride))
+    return merged
+
+
+def many(dims: Sequence[Dim]) -> list[Dim]:
+    """Drop dimensions of one step."""
+    return [d for d in dims if d[0] > 1]
+
+
+def by_content(values: Mapping[int, Mapping[str, int]], *, also: Mapping[int, object] | None = None,
+               ) -> list[tuple[int, Mapping[str, int]]]:
+    """Group tiles whose instruction would be the same: (mask, fields), in the order of their first tiles.
+
+    Parameters
+    ----------
+    also:
+        What must agree besides the fields.
+    """
+    groups: dict[object, list[int]] = {}
+    for tile in sorted(values):
+        extra = also[tile] if also else None
+        groups.setdefault((frozenset(values[tile].items()), extra), []).append(tile)
+    return [(sum(1 << t for t in tiles), values[tiles[0]]) for tiles in groups.values()]

@@ -1,0 +1,234 @@
+"""Borders: every tile gets the rows and columns around its own that the next operator reads.
+
+Rows come from the tiles above and below, then columns, corners included, from the tiles to the
+left and right. Beyond the border of the image the mesh engines fill in the zero point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compiler.beagle.isa.counters import TileCounter
+from compiler.facts import TILE_COLUMNS, TILE_ROWS, TILES
+from compiler.lowering.builder import ProgramBuilder, Values, signal, walk, watch
+from compiler.lowering.spatial.geometry import Activation, Dim, Region, Span, by_content, many
+from compiler.lowering.spatial.state import Books
+
+BLOCK_WORDS = 16
+"""Words (64 channels) that move as one block, so that the first can leave before the last is there."""
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """When the producer's results are there.
+
+    Attributes
+    ----------
+    first:
+        Per tile: value of AVDATA after the first block of 64 channels.
+    step:
+        By how much it grows per block.
+    """
+
+    first: tuple[int, ...]
+    step: int
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the four directions.
+
+    Attributes
+    ----------
+    name:
+        Instruction.
+    across:
+        True for columns.
+    forward:
+        True when the tile to the south or east is the sender.
+    received:
+        Counter of blocks received.
+    """
+
+    name: str
+    across: bool
+    forward: bool
+    received: TileCounter
+
+
+SIDES = (
+    Side("mesh_from_south", False, True, TileCounter.MESH_SOUTH_IN),
+    Side("mesh_from_north", False, False, TileCounter.MESH_NORTH_IN),
+    Side("mesh_from_east", True, True, TileCounter.MESH_EAST_IN),
+    Side("mesh_from_west", True, False, TileCounter.MESH_WEST_IN),
+)
+"""In the order in which they run."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Rows (or columns) that a tile lacks on one side."""
+
+    inside: Span
+    """Those of the neighbour."""
+    outside: Span
+    """Those beyond the border."""
+
+
+def missing(activation: Activation, tile: int, side: Side) -> Missing:
+    """Return what a tile lacks on one side."""
+    own, need = _axis(activation, tile, side)
+    length = activation.image.width if side.across else activation.image.height
+    if not len(need):
+        return Missing(Span(0, 0), Span(0, 0))
+    if side.forward:
+        start = max(own.stop, need.start)
+        border = min(max(length, start), max(need.stop, start))
+        return Missing(Span(start, border), Span(border, max(need.stop, border)))
+    stop = min(own.start, need.stop)
+    border = max(min(0, stop), min(need.start, stop))
+    return Missing(Span(border, stop), Span(min(need.start, border), border))
+
+
+def _axis(activation: Activation, tile: int, side: Side) -> tuple[Span, Span]:
+    own, need = activation.image.own(tile), activation.needed[tile]
+    return (own[1], need.columns) if side.across else (own[0], need.rows)
+
+
+def neighbour(tile: int, side: Side) -> int | None:
+    """Return the tile that a tile receives from; None at the edge of the mesh."""
+    row, column = divmod(tile, TILE_COLUMNS)
+    step = 1 if side.forward else -1
+    row, column = (row, column + step) if side.across else (row + step, column)
+    return row * TILE_COLUMNS + column if 0 <= row < TILE_ROWS and 0 <= column < TILE_COLUMNS else None
+
+
+def too_far(activation: Activation) -> str:
+    """Say which rows or columns no direct neighbour has; empty when there are none."""
+    for tile in range(TILES):
+        for side in SIDES:
+            lacks = missing(activation, tile, side).inside
+            if not len(lacks):
+                continue
+            other = neighbour(tile, side)
+            own = _axis(activation, other, side)[0] if other is not None else Span(0, 0)
+            if other is None or lacks.start < own.start or lacks.stop > own.stop or not _has_corners(
+                    activation, other, _region(activation, tile, side, lacks)):
+                what = "columns" if side.across else "rows"
+                return f"{what} {lacks.start}..{lacks.stop - 1}"
+    return ""
+
+
+def _has_corners(activation: Activation, tile: int, region: Region) -> bool:
+    slab = activation.slab(tile)
+    return slab.rows.start <= region.rows.start and region.rows.stop <= slab.rows.stop
+
+
+def emit_halo(b: ProgramBuilder, books: Books, activation: Activation, ready: Readiness | None) -> None:
+    """Exchange borders.
+
+    Parameters
+    ----------
+    ready:
+        When the producer is done; None for what is already there.
+    """
+    before = {tile: {side.received: books.counts.get(side.received, tile) for side in SIDES} for tile in range(TILES)}
+    for side in SIDES:
+        lacks = {tile: missing(activation, tile, side) for tile in range(TILES)}
+        if not any(len(m.inside) or len(m.outside) for m in lacks.values()):
+            continue
+        transfers: dict[int, Values] = {}
+        fills: dict[int, Values] = {}
+        for tile in range(TILES):
+            _one_tile(books, activation, ready, side, tile, lacks, before, transfers, fills)
+        for values in (transfers, fills):
+            for tiles, fields in by_content(values):
+                b.tile(side.name, tiles, dict(fields))
+
+
+def _one_tile(books: Books, activation: Activation, ready: Readiness | None, side: Side, tile: int,
+              lacks: dict[int, Missing], before: dict[int, dict[TileCounter, int]], transfers: dict[int, Values],
+              fills: dict[int, Values]) -> None:
+    """Fields for one tile: what it sends, what it receives, what it fills."""
+    values: Values = {}
+    receiver = next((t for t in range(TILES) if neighbour(t, side) == tile), None)
+    if receiver is not None and len(lacks[receiver].inside):
+        region = _region(activation, receiver, side, lacks[receiver].inside)
+        values |= _walk("src", activation, tile, region)
+        values |= _watches(books, activation, ready, side, tile, before)
+    own = lacks[tile]
+    border = _fill(activation, tile, side, own.outside) if len(own.outside) else {}
+    if len(own.inside):
+        region = _region(activation, tile, side, own.inside)
+        transfers[tile] = values | _walk("dst", activation, tile, region) | _received(activation, region)
+        if border:
+            fills[tile] = border
+    elif values or border:
+        transfers[tile] = values | border
+    for part in (own.inside, own.outside):
+        if len(part):
+            books.counts.add(side.received, tile, _blocks(activation))
+
+
+def _region(activation: Activation, tile: int, side: Side, part: Span) -> Region:
+    """Rows come with the tile's own columns; columns with all rows needed, corners included."""
+    _, columns = activation.image.own(tile)
+    return Region(activation.needed[tile].rows, part) if side.across else Region(part, columns)
+
+
+def _blocks(activation: Activation) -> int:
+    return -(-activation.image.padded // (4 * BLOCK_WORDS))
+
+
+def _dims(activation: Activation, tile: int, region: Region) -> tuple[list[Dim], int]:
+    """Dimensions in words, and how many make a block."""
+    words = activation.image.padded // 4
+    slab = activation.slab(tile)
+    inner = many([(min(words, BLOCK_WORDS), 1), (len(region.columns), words), (len(region.rows), slab.pitch // 4)])
+    return [*(inner or [(1, 1)]), *many([(_blocks(activation), BLOCK_WORDS)])], len(inner or [1])
+
+
+def _walk(prefix: str, activation: Activation, tile: int, region: Region) -> Values:
+    dims, level = _dims(activation, tile, region)
+    words = activation.image.padded // 4
+    start = (activation.address + activation.slab(tile).offset(region.rows.start, region.columns.start)) // 4
+    rest = words % BLOCK_WORDS
+    epilogue = (level, rest, BLOCK_WORDS - rest) if rest and words > BLOCK_WORDS else None
+    return walk(prefix, start, dims, total_dims=4, mask=0 if dims == [(1, 1)] else None, epilogue=epilogue)
+
+
+def _received(activation: Activation, region: Region) -> Values:
+    level = len(_dims(activation, 0, region)[0]) - int(_blocks(activation) > 1)
+    return signal("received", level)
+
+
+def _fill(activation: Activation, tile: int, side: Side, part: Span) -> Values:
+    region = _region(activation, tile, side, part)
+    word = activation.zero_point * 0x01010101
+    return {"fill": 1, "fill_value": word} | _walk("dst", activation, tile, region) | _received(activation, region)
+
+
+def _watches(books: Books, activation: Activation, ready: Readiness | None, side: Side, tile: int,
+             before: dict[int, dict[TileCounter, int]]) -> Values:
+    """A sender waits for the results, and for rows that it passes on as corners."""
+    level = _dims(activation, tile, _sent(activation, side, tile))[1]
+    waits: list[tuple[TileCounter, int, int]] = []
+    if ready is not None:
+        waits.append((TileCounter.AVDATA, ready.first[tile], ready.step))
+    if side.across:
+        for counter in (TileCounter.MESH_NORTH_IN, TileCounter.MESH_SOUTH_IN):
+            new = books.counts.get(counter, tile) - before[tile][counter]
+            if new:
+                # With border and neighbour on one side two instructions raise the counter: wait for both.
+                double = new > _blocks(activation)
+                waits.append((counter, before[tile][counter] + (new if double else 1), 0 if double else 1))
+    fields: Values = {}
+    for i, (counter, count, step) in enumerate(waits):
+        fields |= watch(i, counter, count, step=step, level=level)
+    return fields
+
+
+def _sent(activation: Activation, side: Side, tile: int) -> Region:
+    """What a tile sends to the one that receives from it."""
+    receiver = next(t for t in range(TILES) if neighbour(t, side) == tile)
+    return _region(activation, receiver, side, missing(activation, receiver, side).inside)

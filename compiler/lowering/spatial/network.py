@@ -1,0 +1,276 @@
+"""From a mapped subgraph to a network of image operators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from compiler.errors import ProgramError
+from compiler.facts import LANES, NARROW_BYTES, TILES
+from compiler.graph import Graph, Operator, Tensor
+from compiler.lowering.arithmetic import bias_values, clamp, multipliers, unsigned_weights, zero_point
+from compiler.lowering.caching_program import CacheSegment, caching_program
+from compiler.lowering.lowered import LoweredNetwork, refusal
+from compiler.lowering.parameters import DenseParameters, round_up
+from compiler.lowering.refusal import LoweringRefusal
+from compiler.lowering.spatial.convolution import Convolution
+from compiler.lowering.spatial.geometry import Activation, Image, Region, Span, Window, needed_by
+from compiler.lowering.spatial.halo import too_far
+from compiler.lowering.spatial.infeed import unaligned
+from compiler.lowering.spatial.outfeed import batches
+from compiler.lowering.spatial.program import Memory, SpatialNetwork, place, spatial_program
+from compiler.lowering.spatial.weights import Kernel, convolution_kernel, depthwise_kernel
+from compiler.mapping import Subgraph
+from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
+from compiler.memory.plan import ModelPlan, Piece
+
+CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+_ALIASES = ("QUANTIZE", "RESHAPE")
+_VALID = 1
+
+
+@dataclass(frozen=True)
+class _Padding:
+    """Rows and columns that a PAD in front of a convolution adds before and after."""
+
+    rows: tuple[int, int] = (0, 0)
+    columns: tuple[int, int] = (0, 0)
+
+
+class ImageNetwork:
+    """A network of image operators: demand first, programs when the memory is planned.
+
+    Parameters
+    ----------
+    graph, subgraph:
+        What the mapping chose.
+
+    Raises
+    ------
+    LoweringRefusal
+        When an operator in it cannot be generated.
+    """
+
+    def __init__(self, graph: Graph, subgraph: Subgraph) -> None:
+        self.graph = graph
+        self.subgraph = subgraph
+        self._origin: dict[int, int] = {}
+        self._padding: dict[int, _Padding] = {}
+        self._operators: list[Operator] = []
+        self.network = self._read()
+        self._check()
+        self.memory = self._place()
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    def _read(self) -> SpatialNetwork:
+        self._one_input_one_output()
+        layers = []
+        for index in self.subgraph.operators:
+            op = self.graph.operators[index]
+            if op.name in _ALIASES:
+                self._alias(op)
+            elif op.name == "PAD":
+                self._absorb_padding(op)
+            elif op.name in CONVOLUTIONS:
+                self._operators.append(op)
+                layers.append(self._convolution(op))
+            else:
+                raise LoweringRefusal(op.index, refusal(op, "code for this operator behind convolutions is not generated "
+                                                            "yet.", "It runs on the CPU."))
+        if not layers:
+            first = self.graph.operators[self.subgraph.operators[0]]
+            raise LoweringRefusal(first.index, refusal(first, "has nothing to compute beside it on the Edge TPU."))
+        source = self.subgraph.inputs[0]
+        target = self._resolve(self.subgraph.outputs[0])
+        return SpatialNetwork(tuple(layers), self._activations(layers, source), source, target)
+
+    def _one_input_one_output(self) -> None:
+        if len(self.subgraph.inputs) > 1:
+            users = self.graph.consumers[self.subgraph.inputs[1]]
+            op = next(o for o in users if o.index in self.subgraph.operators)
+            raise LoweringRefusal(op.index, refusal(op, "is fed by a second input; only one is generated so far."))
+        if len(self.subgraph.outputs) > 1:
+            last = max((self.graph.producers[t] for t in self.subgraph.outputs), key=lambda op: op.index)
+            raise LoweringRefusal(last.index, refusal(last, f"gives {self.graph.output(last).name}, a second output; only "
+                                                            "one output is generated so far."))
+
+    def _resolve(self, tensor: int) -> int:
+        """Return the tensor that holds the same bytes."""
+        return self._origin.get(tensor, tensor)
+
+    def _alias(self, op: Operator) -> None:
+        x, y = self.graph.tensors[op.inputs[0]], self.graph.output(op)
+        if op.name == "RESHAPE" and _extent(x) != _extent(y):
+            raise LoweringRefusal(op.index, refusal(op, f"turns {x.name} of shape {list(x.shape)} into {list(y.shape)}; "
+                                                        "only changes that leave rows, columns and channels are generated."))
+        self._origin[y.index] = self._resolve(x.index)
+
+    def _absorb_padding(self, op: Operator) -> None:
+        """Padding of rows and columns becomes part of the convolution behind it."""
+        x, y = self.graph.tensors[op.inputs[0]], self.graph.output(op)
+        amounts = self.graph.tensors[op.inputs[1]]
+        users = self.graph.consumers.get(y.index, ())
+        simple = amounts.is_constant and y.index not in self.subgraph.outputs and all(
+            u.name in CONVOLUTIONS and u.index in self.subgraph.operators for u in users)
+        pads = amounts.array().reshape(-1, 2).tolist() if amounts.is_constant else []
+        if not simple or len(pads) != 4 or any(pads[0]) or any(pads[3]):
+            raise LoweringRefusal(op.index, refusal(op, "is only generated for rows and columns in front of a convolution."))
+        self._origin[y.index] = self._resolve(x.index)
+        self._padding[y.index] = _Padding((pads[1][0], pads[1][1]), (pads[2][0], pads[2][1]))
+
+    def _convolution(self, op: Operator) -> Convolution:
+        x, w, bias = (self.graph.input(op, i) for i in range(3))
+        y = self.graph.output(op)
+        assert x is not None and w is not None and w.quantization is not None  # checked by the objection
+        low, high = clamp(y, op.options.fusedActivationFunction)
+        outputs = y.shape[-1]
+        base = DenseParameters(np.zeros((outputs, 0), np.uint8), zero_point(w), w.quantization.per_channel,
+                               multipliers(x, w, y), bias_values(bias, outputs))
+        image = _image(y)
+        kernel = _kernel(op, x, w, base, max(image.pixels(t) for t in range(TILES)))
+        return Convolution(op.title, kernel, self._resolve(x.index), y.index, self._windows(op, x, w), zero_point(x),
+                           zero_point(y), low, high)
+
+    def _windows(self, op: Operator, x: Tensor, w: Tensor) -> tuple[Window, Window]:
+        o = op.options
+        pad = self._padding.get(x.index, _Padding())
+        strides, dilations = (o.strideH, o.strideW), (o.dilationHFactor, o.dilationWFactor)
+        windows = []
+        for axis, extra in ((0, pad.rows), (1, pad.columns)):
+            window = Window(w.shape[1 + axis], strides[axis], 0, dilations[axis])
+            before = extra[0] + (0 if o.padding == _VALID else same_padding(x.shape[1 + axis], window))
+            windows.append(replace(window, before=before))
+        return windows[0], windows[1]
+
+    def _activations(self, layers: list[Convolution], source: int) -> dict[int, Activation]:
+        needed: dict[int, tuple[Region, ...]] = {}
+        nothing = (Region(Span(0, 0), Span(0, 0)),) * TILES
+        for layer in layers:
+            regions = needed_by([layer.windows], _image(self.graph.tensors[layer.target]))
+            before = needed.get(layer.source, nothing)
+            needed[layer.source] = tuple(a.hull(b) for a, b in zip(before, regions, strict=True))
+        found = {}
+        for t in (source, *(layer.target for layer in layers)):
+            tensor = self.graph.tensors[t]
+            found[t] = Activation(tensor.name, _image(tensor), zero_point(tensor), needed.get(t, nothing))
+        return found
+
+    # -- what cannot be generated ---------------------------------------------------------------------
+
+    def _check(self) -> None:
+        net = self.network
+        source = self.graph.tensors[net.source]
+        first = next(op for op in self._operators if self._resolve(op.inputs[0]) == net.source)
+        if why := unaligned(net.activations[net.source].image):
+            raise LoweringRefusal(first.index, refusal(first, f"its input {source.name} has {why}.",
+                                                       "Use a width that is a multiple of 4."))
+        image = net.activations[net.target].image
+        words = {t: image.pixels(t) * image.padded // 4 for t in range(TILES) if image.pixels(t)}
+        if any(n % 2 for n in words.values()) and not batches(words):
+            last = self.graph.producers[net.target]
+            raise LoweringRefusal(last.index, refusal(
+                last, f"tiles hold odd numbers of words of its result {net.activations[net.target].name}, more than the "
+                "scalar memory can join.", "Use a number of channels that is a multiple of 8."))
+        for op, layer in zip(self._operators, net.layers, strict=True):
+            activation = net.activations[layer.source]
+            if why := too_far(activation):
+                raise LoweringRefusal(op.index, refusal(
+                    op, f"needs {why} of {activation.name}, which no neighbouring tile holds: it has "
+                    f"{activation.image.height} x {activation.image.width} pixels over 4 x 4 tiles.",
+                    "Use a larger image or a smaller kernel."))
+            blocks = layer.blocks(net.pixels(layer))
+            if blocks.lowest < 0:
+                raise LoweringRefusal(op.index, refusal(
+                    op, f"its weights and partial sums of {net.pixels(layer)} pixels per tile need more than the "
+                    "wide memory of a tile.", "Use fewer channels or a smaller image."))
+
+    def _place(self) -> Memory:
+        memory = place(self.network)
+        if memory.used <= NARROW_BYTES:
+            return memory
+        sizes = {op: self._bytes_at(layer) for op, layer in zip(self._operators, self.network.layers, strict=True)}
+        op = max(sizes, key=lambda o: sizes[o])
+        layer = self.network.layers[self._operators.index(op)]
+        source, target = (self.network.activations[t] for t in (layer.source, layer.target))
+        share = (NARROW_BYTES / memory.used) ** 0.5
+        raise LoweringRefusal(op.index, refusal(
+            op, f"its input {source.name} takes {source.size} bytes and its output {target.name} {target.size} bytes of "
+            f"each tile; the network needs {memory.used} bytes there, the limit is {NARROW_BYTES}.",
+            f"Images of about {int(source.image.height * share)} x {int(source.image.width * share)} would fit."))
+
+    def _bytes_at(self, layer: Convolution) -> int:
+        return sum(self.network.activations[t].size for t in (layer.source, layer.target))
+
+    # -- memory and programs ----------------------------------------------------------------------------
+
+    def demand(self, name: str, plan: ModelPlan | None = None) -> ModelDemand:
+        """Return what the network asks of parameter memory."""
+        del plan
+        tensors = [ParameterTensor(layer.name, Kind.RING, layer.kernel.cached_rows, 64 * layer.kernel.lines,
+                                   depthwise=layer.kernel.depthwise) for layer in self.network.layers]
+        return ModelDemand(name, tuple(tensors), self.network.staging_row)
+
+    def lower(self, plan: ModelPlan) -> LoweredNetwork:
+        """Write the programs for a memory plan.
+
+        Raises
+        ------
+        LoweringRefusal
+            When a layer finds no room: streaming of convolutions is not generated.
+        """
+        for op, pieces, layer in zip(self._operators, plan.pieces, self.network.layers, strict=True):
+            if not pieces:
+                raise LoweringRefusal(op.index, refusal(
+                    op, f"its {64 * layer.kernel.lines} bytes of parameters do not fit the on-chip memory, and convolutions "
+                    "are not streamed yet.", "Compile the model alone or make it smaller."))
+        source, target = self.graph.tensors[self.subgraph.inputs[0]], self.graph.tensors[self.subgraph.outputs[0]]
+        image = self.network.activations[self.network.target].image
+        output = sum(image.pixels(t) for t in range(TILES)) * image.padded
+        try:
+            program = spatial_program(self.network, self.memory, plan.pieces, input_name=source.name,
+                                      input_bytes=round_up(source.elements, 8), output_name=target.name,
+                                      output_bytes=round_up(output, 8))
+        except ProgramError as error:
+            op = self._operators[0]
+            raise LoweringRefusal(op.index, refusal(op, f"does not fit the fields of an instruction: {error}")) from error
+        kernels = [layer.kernel for layer in self.network.layers]
+        caching = caching_program([cache_segments(k, p) for k, p in zip(kernels, plan.pieces, strict=True)])
+        return LoweredNetwork(program, caching, b"".join(k.blob for k in kernels), b"", self.memory.used)
+
+
+def cache_segments(kernel: Kernel, pieces: tuple[Piece, ...]) -> list[CacheSegment]:
+    """Return where the lines of a blob go."""
+    lanes = LANES if kernel.packed else kernel.lanes
+    left, segments = kernel.lines, []
+    for piece in pieces:
+        lines = min(left, piece.rows * lanes // 16)
+        segments.append(CacheSegment(piece.tile, piece.row, lines, lanes))
+        left -= lines
+    return segments
+
+
+def same_padding(extent: int, window: Window) -> int:
+    """Return the rows in front that padding SAME adds."""
+    total = max((-(-extent // window.stride) - 1) * window.stride + window.reach - extent, 0)
+    return total // 2
+
+
+def _extent(t: Tensor) -> tuple[int, ...]:
+    return (1, 1, 1, *t.shape)[-3:]
+
+
+def _image(t: Tensor) -> Image:
+    height, width, channels = _extent(t)
+    return Image(height, width, channels)
+
+
+def _kernel(op: Operator, x: Tensor, w: Tensor, base: DenseParameters, pixels: int) -> Kernel:
+    filters = unsigned_weights(w)
+    if op.name == "CONV_2D":
+        return convolution_kernel(filters, base, pixels=pixels)
+    if x.shape[-1] == 1:
+        return convolution_kernel(filters.transpose(3, 1, 2, 0), base, pixels=pixels)
+    return depthwise_kernel(filters[0], base)
+

@@ -1,0 +1,142 @@
+"""Results to the host, tile after tile; the host puts the parts together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from compiler.beagle.isa.counters import DmaTag, ScalarCounter, ScalarEngine, TileCounter
+from compiler.facts import TILES
+from compiler.lowering.builder import ALL_TILES, LAYER_COUNTERS, ProgramBuilder, Values, address_pair, signal, walk, watch
+from compiler.lowering.dense import RECEIVE_ROW, ROW_WORDS, _issue, _turn
+from compiler.lowering.spatial.geometry import Activation, by_content
+from compiler.package.model import BaseAddress
+
+SCALAR_WORDS = 4096
+"""Words of the scalar memory that official programs use."""
+_SCALAR_MEMORY = 1 << 4
+"""Engine of a scalar fence that waits for the scalar memory."""
+_LOAD = {"port": 3, "port_operation": 0x26}
+"""Load a register from the scalar memory and step the pointer."""
+_PUSH = 8
+"""Vector operation that passes a register to the host."""
+_POINTER, _PAIR = 6, (7, 8)
+"""Registers of the copy loop."""
+
+
+def emit_outfeed(b: ProgramBuilder, source: Activation, name: str, size: int) -> None:
+    """Bring an image to the host."""
+    b.barrier()
+    low, high = address_pair(BaseAddress.OUTPUT, name)
+    b.load(10, address=high)
+    b.load(11, address=low)
+    b.copy(5, 11)
+    b.copy(4, 10)
+    tiles = [t for t in range(TILES) if source.image.pixels(t)]
+    for mask, fields in by_content({t: _collect(source, t) for t in tiles}):
+        b.tile("narrow_to_wide", mask, dict(fields))
+    words = {t: source.image.pixels(t) * source.image.padded // 4 for t in tiles}
+    if all(n % 2 == 0 for n in words.values()):
+        _issue(b, BaseAddress.OUTPUT, name, size, DmaTag.OUTPUT)
+        for tile in tiles:
+            b.emit("outfeed", walk("fifo", 0, [(words[tile] // 2, 0)], total_dims=3), signal("credit", 1), constant222=63,
+                   to_host=1)
+            _send(b, tile, words[tile])
+    else:
+        _through_scalar_memory(b, words, name, size)
+
+
+def _send(b: ProgramBuilder, tile: int, words: int) -> None:
+    """A tile sends its part, in its turn."""
+    lines = -(-words // ROW_WORDS)
+    dims = [(1, 1)] if lines == 1 else [(1, 1), (lines, 0)]
+    b.tile("ring_send", 1 << tile, walk("src", RECEIVE_ROW, dims, total_dims=4, mask=1, level=1, slot=1), _turn(b),
+           watch(1, TileCounter.NARROW_TO_WIDE, 1), signal("write", 1), signal("producer", 2), to_scalar=1)
+
+
+def batches(words: Mapping[int, int]) -> list[list[int]]:
+    """Cut tiles into batches that fit the scalar memory and, but for the last, have an even number of words.
+
+    Empty when there is no such cut.
+    """
+    found: list[list[int]] = [[]]
+    used, pending, extra = 0, [], 0
+    for tile, count in words.items():
+        pending.append(tile)
+        extra += count
+        if extra % 2 == 0 or tile == max(words):
+            if extra > SCALAR_WORDS:
+                return []
+            if used + extra > SCALAR_WORDS:
+                found.append([])
+                used = 0
+            found[-1] += pending
+            used += extra
+            pending, extra = [], 0
+    return found
+
+
+def _through_scalar_memory(b: ProgramBuilder, words: Mapping[int, int], name: str, size: int) -> None:
+    """Join parts that are no multiple of 8 bytes: the scalar core collects them and passes them on."""
+    issued = False
+    for batch in batches(words):
+        at = 0
+        for tile in batch:
+            _send(b, tile, words[tile])
+            b.scalar_fence(engines=_SCALAR_MEMORY, tiles=False)
+            b.emit("outfeed", walk("fifo", at, [(words[tile], 1)], total_dims=3), constant222=63)
+            at += words[tile]
+        b.scalar_fence(engines=1 << ScalarEngine.OUTFEED, tiles=False)
+        if not issued:
+            _issue(b, BaseAddress.OUTPUT, name, size, DmaTag.OUTPUT)
+            issued = True
+        _push(b, at)
+
+
+def _push(b: ProgramBuilder, words: int) -> None:
+    """Pass words from the start of the scalar memory to the host, a pair always being on its way."""
+    pairs = words // 2
+    b.load(_POINTER)
+    if pairs:
+        for register in _PAIR:
+            b.scalar_instruction("scalar", port_register=register, **_LOAD)
+        if pairs > 1:
+            b.scalar_instruction("loop", iterations=pairs - 1, body=2)
+            for register in _PAIR:
+                b.scalar_instruction("scalar", port_register=register, vector_operation=_PUSH, vector_source=register,
+                                     **_LOAD)
+        for register in _PAIR:
+            b.scalar_instruction("scalar", vector_operation=_PUSH, vector_source=register)
+    if words % 2:
+        b.scalar_instruction("scalar", port_register=_PAIR[0], **_LOAD)
+        b.scalar_instruction("scalar")
+        b.scalar_instruction("scalar", vector_operation=_PUSH, vector_source=_PAIR[0])
+        # The transfer is a multiple of 8 bytes.
+        b.load(_POINTER)
+        b.scalar_instruction("scalar", vector_operation=_PUSH, vector_source=_POINTER)
+
+
+def _collect(source: Activation, tile: int) -> Values:
+    rows, columns = source.image.own(tile)
+    slab = source.slab(tile)
+    words = slab.pixel // 4
+    dims = [(words, 1), (len(columns), words), (len(rows), slab.pitch // 4)]
+    lines = -(-len(rows) * len(columns) * words // ROW_WORDS)
+    level = int(lines == 1)
+    fields = walk("src", source.own_address(tile) // 4, dims, total_dims=6)
+    fields |= walk("dst", RECEIVE_ROW, [(lines, 1 if lines == 1 else 0)], total_dims=4, mask=0, level=level, slot=1)
+    fields |= watch(0, TileCounter.RING_WRITE, -1, level=level, side=1) | signal("done", level)
+    fields["flush_level"] = len(dims)
+    return fields
+
+
+def finish(b: ProgramBuilder) -> None:
+    """Wait until everything sent has arrived, then reset the turns."""
+    b.tile_fence(reset=LAYER_COUNTERS)
+    reset, turns = 1 << ScalarCounter.PRODUCER_A, 1 << TileCounter.RING_PRODUCER_A
+    waits: Values = {"wait5.value": b.producer_turns, "wait5.enable": 1}
+    if b.ring_b_rows:
+        waits |= {"wait6.value": b.ring_b_rows, "wait6.enable": 1}
+        reset |= 1 << ScalarCounter.PRODUCER_B
+        turns |= 1 << TileCounter.RING_PRODUCER_B
+    b.emit("scalar_fence", waits, tiles=ALL_TILES, reset=reset, engines=0xC)
+    b.barrier(reset=turns)

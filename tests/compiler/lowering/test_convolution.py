@@ -1,0 +1,119 @@
+"""Convolutional networks of shapes nobody has compiled, run on the simulator against the arithmetic reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from compiler.beagle.judge import try_executables
+from compiler.beagle.reference import evaluate
+from compiler.beagle.simulator import Machine
+from compiler.compile import CompiledModel, compile_model
+from compiler.graph import Model, TensorType, parse_model, serialize_model
+from compiler.graph.build import GraphBuilder
+from compiler.package import Package, decode_output, encode_input
+from compiler.package.container import packages_of
+
+Layer = Callable[["Net", int], int]
+
+
+class Net:
+    """Builds small quantized networks with seeded random weights."""
+
+    def __init__(self, shape: tuple[int, int, int], kind: TensorType = TensorType.INT8, *, per_channel: bool = True,
+                 seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.per_channel = per_channel and kind is TensorType.INT8
+        self.b = GraphBuilder(type=kind)
+        self.zero = -7 if kind is TensorType.INT8 else 121
+        self.x = self.b.add_input((1, *shape), scale=0.05, zero_point=self.zero)
+
+    def conv(self, outputs: int, kernel: tuple[int, int] | int = 3, *, stride: int = 1, padding: str = "SAME",
+             activation: str = "RELU6", bias: bool = True, dilation: int = 1) -> Net:
+        kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
+        channels = self.b.shape(self.x)[-1]
+        w = self.b.quantized_weights(self.rng.normal(size=(outputs, kh, kw, channels)), per_channel=self.per_channel)
+        bias_values = self.rng.normal(size=outputs) * (1 if bias else 0)
+        self.x = self.b.conv2d(self.x, w, self.b.bias(bias_values, self.x, w), scale=0.05 * np.sqrt(kh * kw * channels),
+                               zero_point=self.zero, stride=stride, padding=padding, activation=activation,
+                               dilation=dilation)
+        return self
+
+    def depthwise(self, kernel: int = 3, *, multiplier: int = 1, stride: int = 1, padding: str = "SAME",
+                  activation: str = "RELU") -> Net:
+        channels = self.b.shape(self.x)[-1]
+        w = self.b.quantized_weights(self.rng.normal(size=(1, kernel, kernel, channels * multiplier)), axis=3,
+                                     per_channel=self.per_channel)
+        bias = self.b.bias(self.rng.normal(size=channels * multiplier), self.x, w)
+        self.x = self.b.depthwise_conv2d(self.x, w, bias, scale=0.05 * kernel, zero_point=self.zero, stride=stride,
+                                         padding=padding, activation=activation)
+        return self
+
+    def pad(self, rows: tuple[int, int], columns: tuple[int, int]) -> Net:
+        self.x = self.b.pad(self.x, ((0, 0), rows, columns, (0, 0)))
+        return self
+
+    def model(self) -> Model:
+        return parse_model(serialize_model(self.b.build(self.x)))
+
+
+def run(package: Package, values: np.ndarray, seed: int | None = None) -> np.ndarray:
+    """Output of a package on the simulator."""
+    machine = Machine(seed)
+    if package.caching is not None:
+        assert machine.run(package.caching).findings == ()
+    source, target = package.execution.inputs[0], package.execution.outputs[0]
+    result = machine.run(package.execution, {source.name: encode_input(source, values)})
+    assert result.findings == ()
+    return decode_output(target, result.outputs[target.name])
+
+
+def check(model: Model, *, seeds: tuple[int | None, ...] = (None,), judge: bool = False) -> CompiledModel:
+    """Compile, and compare every output value with the arithmetic reference."""
+    compiled = compile_model(model)
+    assert compiled.on_cpu == 0, [v.reason for v in compiled.mapped.verdicts]
+    ((_, package),) = packages_of(parse_model(compiled.data))
+    graph = model.main
+    tensor = graph.tensors[graph.inputs[0]]
+    info = np.iinfo(tensor.type.numpy)
+    values = np.random.default_rng(3).integers(info.min, info.max + 1, tensor.shape).astype(tensor.type.numpy)
+    want = evaluate(graph, {tensor.index: values})[graph.outputs[0]].reshape(-1)
+    for seed in seeds:
+        assert np.array_equal(run(package, values, seed).reshape(-1), want)
+    if judge:
+        data = {package.execution.inputs[0].name: encode_input(package.execution.inputs[0], values)}
+        report = try_executables([e for e in (package.caching, package.execution) if e is not None], data)
+        assert not report.findings
+    return compiled
+
+
+NETWORKS: dict[str, Callable[[], Net]] = {
+    "stride 2": lambda: Net((20, 24, 16)).conv(24, stride=2),
+    "5x5 to 70": lambda: Net((12, 16, 8)).conv(70, 5),
+    "1x1": lambda: Net((12, 20, 32)).conv(32, 1),
+    "200 outputs": lambda: Net((8, 12, 64)).conv(200),
+    "three layers": lambda: Net((16, 16, 3)).conv(16).conv(40, 1).conv(130),
+    "13 rows": lambda: Net((13, 20, 8)).conv(16),
+    "chunks": lambda: Net((9, 12, 128)).conv(96),
+    "valid": lambda: Net((12, 12, 4)).conv(8, padding="VALID"),
+    "valid 5x5 stride 2": lambda: Net((21, 16, 4)).conv(8, 5, padding="VALID", stride=2),
+    "padded": lambda: Net((16, 16, 4)).pad((1, 2), (0, 3)).conv(8, padding="VALID"),
+    "depthwise": lambda: Net((12, 12, 24)).depthwise().conv(16, 1).depthwise(5, stride=2),
+    "odd channels": lambda: Net((12, 12, 6)).conv(7).depthwise().conv(5, 1),
+    "one channel": lambda: Net((16, 16, 1)).depthwise(multiplier=6).conv(3),
+    "few outputs": lambda: Net((12, 16, 8)).conv(3).conv(2, 1).conv(1),
+    "dilation": lambda: Net((16, 16, 8)).conv(8, dilation=2),
+    "1x3 and 3x1": lambda: Net((16, 16, 8)).conv(8, (1, 3)).conv(8, (3, 1)),
+    "no bias": lambda: Net((12, 12, 8)).conv(20, bias=False),
+    "pointwise chunks": lambda: Net((5, 8, 256)).conv(320, 1),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("kind", [TensorType.INT8, TensorType.UINT8], ids=["int8", "uint8"])
+def test_shapes_that_nobody_has_compiled(name: str, kind: TensorType, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Net.__init__
+    monkeypatch.setattr(Net, "__init__", lambda self, shape: original(self, shape, kind))
+    check(NETWORKS[name]().model())
