@@ -51,6 +51,24 @@ def multipliers(x: Tensor, weights: Tensor, y: Tensor) -> npt.NDArray[np.float32
     return factors
 
 
+def unary_multiplier(x: Tensor, y: Tensor) -> np.float32:
+    """Return the factor from one scale to another, f32(s_x * f32(1 / s_y))."""
+    return np.float32(quantization(x).scales[0] * (np.float32(1) / quantization(y).scales[0]))
+
+
+def mean_multiplier(x: Tensor, y: Tensor, count: int) -> np.float32:
+    """Return the factor of a mean, f32(f32(s_x * f32(1 / count)) * f32(1 / s_y))."""
+    share = np.float32(quantization(x).scales[0] * np.float32(1 / count))
+    return np.float32(share * (np.float32(1) / quantization(y).scales[0]))
+
+
+def sum_multiplier(a: Tensor, b: Tensor, y: Tensor, weights: tuple[int, int]) -> np.float32:
+    """Return the factor of a weighted sum: the scale of the operand with the larger weight over that weight."""
+    operand, weight = (b, weights[1]) if weights[1] > weights[0] else (a, weights[0])
+    unit = np.float32(quantization(operand).scales[0] / np.float32(weight))
+    return np.float32(unit * (np.float32(1) / quantization(y).scales[0]))
+
+
 def clamp(y: Tensor, activation: int) -> tuple[int, int]:
     """Return bit patterns of the clamp (low, high), applied before rounding and output zero point."""
     scale, zero = quantization(y).scales[0], zero_point(y)

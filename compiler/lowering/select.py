@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from compiler.graph import Graph, Operator
 from compiler.lowering.lowered import refusal
 from compiler.lowering.network import DenseNetwork, dense_objection, quantize_objection
 from compiler.lowering.spatial.network import ImageNetwork
-from compiler.lowering.spatial.objections import convolution_objection
+from compiler.lowering.spatial.objections import addition_objection, convolution_objection, pool_objection
 from compiler.mapping import Status, Subgraph, Verdict
 
 Network = DenseNetwork | ImageNetwork
-_IMAGE_OPERATORS = {"CONV_2D", "DEPTHWISE_CONV_2D"}
+_OBJECTIONS: dict[str, Callable[[Graph, Operator], Verdict | None]] = {
+    "CONV_2D": convolution_objection, "DEPTHWISE_CONV_2D": convolution_objection, "AVERAGE_POOL_2D": pool_objection,
+    "MAX_POOL_2D": pool_objection, "ADD": addition_objection,
+}
+"""Operators on images."""
 
 
 def network_of(graph: Graph, subgraph: Subgraph) -> Network:
@@ -22,13 +28,13 @@ def network_of(graph: Graph, subgraph: Subgraph) -> Network:
         When an operator in it cannot be generated.
     """
     names = {graph.operators[i].name for i in subgraph.operators}
-    return ImageNetwork(graph, subgraph) if names & _IMAGE_OPERATORS else DenseNetwork(graph, subgraph)
+    return ImageNetwork(graph, subgraph) if names & _OBJECTIONS.keys() else DenseNetwork(graph, subgraph)
 
 
 def objection(graph: Graph, op: Operator) -> Verdict | None:
     """Say why an operator by itself cannot be emitted; None when it can."""
-    if op.name in _IMAGE_OPERATORS:
-        return convolution_objection(graph, op)
+    if op.name in _OBJECTIONS:
+        return _OBJECTIONS[op.name](graph, op)
     if op.name == "FULLY_CONNECTED":
         return dense_objection(graph, op)
     if op.name == "QUANTIZE":

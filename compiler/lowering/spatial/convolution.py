@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compiler.beagle.isa.counters import ScalarCounter, TileCounter
-from compiler.facts import LANES, TILES, WIDE_ROW_BYTES
+from compiler.facts import LANES, TILES, WIDE_ROW_BYTES, WIDE_ROWS
 from compiler.lowering.builder import ProgramBuilder, Values, linear, signal, walk, watch
 from compiler.lowering.parameters import DenseParameters
 from compiler.lowering.spatial.buffers import stack_wide
@@ -51,19 +51,21 @@ class Convolution:
     clamp_low: int
     clamp_high: int
 
-    def blocks(self, pixels: int) -> WideBlocks:
+    def blocks(self, pixels: int, top: int = WIDE_ROWS) -> WideBlocks:
         """Places in wide memory.
 
         Parameters
         ----------
         pixels:
             Output pixels of the largest tile.
+        top:
+            Rows from here on are taken.
         """
         k = self.kernel
         partial = pixels if k.chunks > 1 else 0
         headers = k.slots * k.parameters.header_rows
         sizes = [partial, headers + HEADER_GAP_ROWS if headers else 0, k.slots * k.rows]
-        return WideBlocks(*stack_wide(sizes))
+        return WideBlocks(*stack_wide(sizes, top))
 
 
 @dataclass(frozen=True)
@@ -127,11 +129,11 @@ class Nest:
 
 
 def emit_convolution(b: ProgramBuilder, books: Books, layer: Convolution, source: Activation, target: Activation,
-                     pieces: Sequence[Piece]) -> None:
-    """Emit a convolution whose parameters are cached."""
+                     pieces: Sequence[Piece], top: int = WIDE_ROWS) -> None:
+    """Emit a convolution whose parameters are cached; it leaves wide rows from ``top`` on alone."""
     active = [t for t in range(TILES) if target.image.pixels(t)]
     mask = sum(1 << t for t in active)
-    blocks = layer.blocks(max(target.image.pixels(t) for t in active))
+    blocks = layer.blocks(max(target.image.pixels(t) for t in active), top)
     _receive(b, books, layer, blocks, mask, active)
     _load_scaling(b, books, layer, blocks, mask, active)
     values = {t: _tensor_op(books, layer, blocks, source, target, t) for t in active}

@@ -6,26 +6,41 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from compiler.beagle.reference.elementwise import weights_of_sum
 from compiler.errors import ProgramError
-from compiler.facts import LANES, NARROW_BYTES, TILES
+from compiler.facts import LANES, NARROW_BYTES, TILES, WIDE_ROWS
 from compiler.graph import Graph, Operator, Tensor
-from compiler.lowering.arithmetic import bias_values, clamp, multipliers, unsigned_weights, zero_point
+from compiler.lowering.arithmetic import (
+    bias_values,
+    bits,
+    clamp,
+    mean_multiplier,
+    multipliers,
+    quantization,
+    sum_multiplier,
+    unary_multiplier,
+    unsigned_weights,
+    zero_point,
+)
 from compiler.lowering.caching_program import CacheSegment, caching_program
 from compiler.lowering.lowered import LoweredNetwork, refusal
 from compiler.lowering.parameters import DenseParameters, round_up
 from compiler.lowering.refusal import LoweringRefusal
+from compiler.lowering.spatial.addition import Addition
 from compiler.lowering.spatial.convolution import Convolution
 from compiler.lowering.spatial.geometry import Activation, Image, Region, Span, Window, needed_by
 from compiler.lowering.spatial.halo import too_far
 from compiler.lowering.spatial.infeed import unaligned
 from compiler.lowering.spatial.outfeed import batches
-from compiler.lowering.spatial.program import Memory, SpatialNetwork, place, spatial_program
+from compiler.lowering.spatial.pooling import Pool
+from compiler.lowering.spatial.program import Layer, Memory, SpatialNetwork, place, sources_of, spatial_program
 from compiler.lowering.spatial.weights import Kernel, convolution_kernel, depthwise_kernel
 from compiler.mapping import Subgraph
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
 from compiler.memory.plan import ModelPlan, Piece
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+POOLS = ("AVERAGE_POOL_2D", "MAX_POOL_2D")
 _ALIASES = ("QUANTIZE", "RESHAPE")
 _VALID = 1
 
@@ -57,7 +72,7 @@ class ImageNetwork:
         self.subgraph = subgraph
         self._origin: dict[int, int] = {}
         self._padding: dict[int, _Padding] = {}
-        self._operators: list[Operator] = []
+        self._operators: dict[str, Operator] = {}
         self.network = self._read()
         self._check()
         self.memory = self._place()
@@ -66,16 +81,20 @@ class ImageNetwork:
 
     def _read(self) -> SpatialNetwork:
         self._one_input_one_output()
-        layers = []
+        layers: list[Layer] = []
         for index in self.subgraph.operators:
             op = self.graph.operators[index]
+            self._operators[op.title] = op
             if op.name in _ALIASES:
                 self._alias(op)
             elif op.name == "PAD":
                 self._absorb_padding(op)
             elif op.name in CONVOLUTIONS:
-                self._operators.append(op)
                 layers.append(self._convolution(op))
+            elif op.name in POOLS:
+                layers.append(self._pool(op))
+            elif op.name == "ADD":
+                layers.append(self._addition(op))
             else:
                 raise LoweringRefusal(op.index, refusal(op, "code for this operator behind convolutions is not generated "
                                                             "yet.", "It runs on the CPU."))
@@ -133,6 +152,27 @@ class ImageNetwork:
         return Convolution(op.title, kernel, self._resolve(x.index), y.index, self._windows(op, x, w), zero_point(x),
                            zero_point(y), low, high)
 
+    def _pool(self, op: Operator) -> Pool:
+        x, y, o = self.graph.tensors[op.inputs[0]], self.graph.output(op), op.options
+        low, high = clamp(y, o.fusedActivationFunction)
+        sizes, strides = (o.filterHeight, o.filterWidth), (o.strideH, o.strideW)
+        windows = [Window(sizes[axis], strides[axis]) for axis in (0, 1)]
+        if o.padding != _VALID:
+            windows = [replace(w, before=same_padding(x.shape[1 + axis], w)) for axis, w in enumerate(windows)]
+        maximum = op.name == "MAX_POOL_2D"
+        multiplier = bits(unary_multiplier(x, y) if maximum else mean_multiplier(x, y, sizes[0] * sizes[1]))
+        return Pool(op.title, maximum, self._resolve(x.index), y.index, (windows[0], windows[1]), zero_point(x),
+                    zero_point(y), multiplier, low, high)
+
+    def _addition(self, op: Operator) -> Addition:
+        a, b = (self.graph.tensors[t] for t in op.inputs)
+        y = self.graph.output(op)
+        weights = weights_of_sum(quantization(a).scale, quantization(b).scale)
+        low, high = clamp(y, op.options.fusedActivationFunction)
+        constant = -(weights[0] * zero_point(a) + weights[1] * zero_point(b))
+        return Addition(op.title, (self._resolve(b.index), self._resolve(a.index)), y.index, (weights[1], weights[0]),
+                        constant, zero_point(y), bits(sum_multiplier(a, b, y, weights)), low, high)
+
     def _windows(self, op: Operator, x: Tensor, w: Tensor) -> tuple[Window, Window]:
         o = op.options
         pad = self._padding.get(x.index, _Padding())
@@ -144,25 +184,42 @@ class ImageNetwork:
             windows.append(replace(window, before=before))
         return windows[0], windows[1]
 
-    def _activations(self, layers: list[Convolution], source: int) -> dict[int, Activation]:
+    def _activations(self, layers: list[Layer], source: int) -> dict[int, Activation]:
         needed: dict[int, tuple[Region, ...]] = {}
+        fills: dict[int, int] = {}
         nothing = (Region(Span(0, 0), Span(0, 0)),) * TILES
         for layer in layers:
+            if isinstance(layer, Addition):
+                continue
             regions = needed_by([layer.windows], _image(self.graph.tensors[layer.target]))
-            before = needed.get(layer.source, nothing)
-            needed[layer.source] = tuple(a.hull(b) for a, b in zip(before, regions, strict=True))
+            needed[layer.source] = _hull(needed.get(layer.source, nothing), regions)
+            # Padding must not win a maximum.
+            fill = 0 if isinstance(layer, Pool) and layer.maximum else layer.in_zero_point
+            if self._reaches_out(layer) and fills.setdefault(layer.source, fill) != fill:
+                op = self._operators[layer.name]
+                raise LoweringRefusal(op.index, refusal(op, f"pads {self.graph.tensors[layer.source].name} with {fill}, "
+                                                            "another operator with another value."))
+        _align_operands(layers, needed, nothing)
         found = {}
         for t in (source, *(layer.target for layer in layers)):
             tensor = self.graph.tensors[t]
-            found[t] = Activation(tensor.name, _image(tensor), zero_point(tensor), needed.get(t, nothing))
+            found[t] = Activation(tensor.name, _image(tensor), fills.get(t, zero_point(tensor)), needed.get(t, nothing))
         return found
+
+    def _reaches_out(self, layer: Convolution | Pool) -> bool:
+        image, out = _image(self.graph.tensors[layer.source]), _image(self.graph.tensors[layer.target])
+        for window, length, count in zip(layer.windows, (image.height, image.width), (out.height, out.width), strict=True):
+            span = window.needed(Span(0, count))
+            if span.start < 0 or span.stop > length:
+                return True
+        return False
 
     # -- what cannot be generated ---------------------------------------------------------------------
 
     def _check(self) -> None:
         net = self.network
         source = self.graph.tensors[net.source]
-        first = next(op for op in self._operators if self._resolve(op.inputs[0]) == net.source)
+        first = self._operators[next(layer for layer in net.layers if net.source in sources_of(layer)).name]
         if why := unaligned(net.activations[net.source].image):
             raise LoweringRefusal(first.index, refusal(first, f"its input {source.name} has {why}.",
                                                        "Use a width that is a multiple of 4."))
@@ -173,35 +230,42 @@ class ImageNetwork:
             raise LoweringRefusal(last.index, refusal(
                 last, f"tiles hold odd numbers of words of its result {net.activations[net.target].name}, more than the "
                 "scalar memory can join.", "Use a number of channels that is a multiple of 8."))
-        for op, layer in zip(self._operators, net.layers, strict=True):
+        for layer in net.layers:
+            self._check_layer(self._operators[layer.name], layer)
+
+    def _check_layer(self, op: Operator, layer: Layer) -> None:
+        net = self.network
+        if not isinstance(layer, Addition):
             activation = net.activations[layer.source]
             if why := too_far(activation):
                 raise LoweringRefusal(op.index, refusal(
                     op, f"needs {why} of {activation.name}, which no neighbouring tile holds: it has "
                     f"{activation.image.height} x {activation.image.width} pixels over 4 x 4 tiles.",
                     "Use a larger image or a smaller kernel."))
-            blocks = layer.blocks(net.pixels(layer))
-            if blocks.lowest < 0:
-                raise LoweringRefusal(op.index, refusal(
-                    op, f"its weights and partial sums of {net.pixels(layer)} pixels per tile need more than the "
-                    "wide memory of a tile.", "Use fewer channels or a smaller image."))
+        if isinstance(layer, Pool) and not layer.maximum and self._reaches_out(layer):
+            raise LoweringRefusal(op.index, refusal(
+                op, "averages over fewer pixels at the border; only pools without padding are generated.",
+                "Use padding VALID."))
+        if net.lowest_row(layer) < 0:
+            raise LoweringRefusal(op.index, refusal(
+                op, f"with {net.pixels(layer)} pixels per tile it needs more than the {WIDE_ROWS} rows of wide memory of a "
+                "tile.", "Use fewer channels or a smaller image."))
 
     def _place(self) -> Memory:
         memory = place(self.network)
         if memory.used <= NARROW_BYTES:
             return memory
-        sizes = {op: self._bytes_at(layer) for op, layer in zip(self._operators, self.network.layers, strict=True)}
-        op = max(sizes, key=lambda o: sizes[o])
-        layer = self.network.layers[self._operators.index(op)]
-        source, target = (self.network.activations[t] for t in (layer.source, layer.target))
+        layer = max(self.network.layers, key=self._bytes_at)
+        op = self._operators[layer.name]
+        source, target = (self.network.activations[t] for t in (sources_of(layer)[0], layer.target))
         share = (NARROW_BYTES / memory.used) ** 0.5
         raise LoweringRefusal(op.index, refusal(
             op, f"its input {source.name} takes {source.size} bytes and its output {target.name} {target.size} bytes of "
             f"each tile; the network needs {memory.used} bytes there, the limit is {NARROW_BYTES}.",
             f"Images of about {int(source.image.height * share)} x {int(source.image.width * share)} would fit."))
 
-    def _bytes_at(self, layer: Convolution) -> int:
-        return sum(self.network.activations[t].size for t in (layer.source, layer.target))
+    def _bytes_at(self, layer: Layer) -> int:
+        return sum(self.network.activations[t].size for t in (*sources_of(layer), layer.target))
 
     # -- memory and programs ----------------------------------------------------------------------------
 
@@ -209,7 +273,7 @@ class ImageNetwork:
         """Return what the network asks of parameter memory."""
         del plan
         tensors = [ParameterTensor(layer.name, Kind.RING, layer.kernel.cached_rows, 64 * layer.kernel.lines,
-                                   depthwise=layer.kernel.depthwise) for layer in self.network.layers]
+                                   depthwise=layer.kernel.depthwise) for layer in self.network.convolutions]
         return ModelDemand(name, tuple(tensors), self.network.staging_row)
 
     def lower(self, plan: ModelPlan) -> LoweredNetwork:
@@ -220,23 +284,27 @@ class ImageNetwork:
         LoweringRefusal
             When a layer finds no room: streaming of convolutions is not generated.
         """
-        for op, pieces, layer in zip(self._operators, plan.pieces, self.network.layers, strict=True):
+        convolutions = self.network.convolutions
+        for pieces, layer in zip(plan.pieces, convolutions, strict=True):
             if not pieces:
+                op = self._operators[layer.name]
                 raise LoweringRefusal(op.index, refusal(
                     op, f"its {64 * layer.kernel.lines} bytes of parameters do not fit the on-chip memory, and convolutions "
                     "are not streamed yet.", "Compile the model alone or make it smaller."))
+        pieces_of = {layer.name: pieces for layer, pieces in zip(convolutions, plan.pieces, strict=True)}
         source, target = self.graph.tensors[self.subgraph.inputs[0]], self.graph.tensors[self.subgraph.outputs[0]]
         image = self.network.activations[self.network.target].image
         output = sum(image.pixels(t) for t in range(TILES)) * image.padded
         try:
-            program = spatial_program(self.network, self.memory, plan.pieces, input_name=source.name,
+            program = spatial_program(self.network, self.memory, pieces_of, input_name=source.name,
                                       input_bytes=round_up(source.elements, 8), output_name=target.name,
                                       output_bytes=round_up(output, 8))
         except ProgramError as error:
-            op = self._operators[0]
+            op = self.graph.operators[self.subgraph.operators[-1]]
             raise LoweringRefusal(op.index, refusal(op, f"does not fit the fields of an instruction: {error}")) from error
-        kernels = [layer.kernel for layer in self.network.layers]
-        caching = caching_program([cache_segments(k, p) for k, p in zip(kernels, plan.pieces, strict=True)])
+        kernels = [layer.kernel for layer in convolutions]
+        segments = [cache_segments(k, p) for k, p in zip(kernels, plan.pieces, strict=True)]
+        caching = caching_program(segments) if segments else None
         return LoweredNetwork(program, caching, b"".join(k.blob for k in kernels), b"", self.memory.used)
 
 
@@ -255,6 +323,23 @@ def same_padding(extent: int, window: Window) -> int:
     """Return the rows in front that padding SAME adds."""
     total = max((-(-extent // window.stride) - 1) * window.stride + window.reach - extent, 0)
     return total // 2
+
+
+def _hull(a: tuple[Region, ...], b: tuple[Region, ...]) -> tuple[Region, ...]:
+    return tuple(x.hull(y) for x, y in zip(a, b, strict=True))
+
+
+def _align_operands(layers: list[Layer], needed: dict[int, tuple[Region, ...]], nothing: tuple[Region, ...]) -> None:
+    """Operands of a sum are walked together: their slabs get the same shape."""
+    changed = True
+    while changed:
+        changed = False
+        for layer in layers:
+            if isinstance(layer, Addition):
+                a, b = (needed.get(t, nothing) for t in layer.sources)
+                if a != b:
+                    needed[layer.sources[0]] = needed[layer.sources[1]] = _hull(a, b)
+                    changed = True
 
 
 def _extent(t: Tensor) -> tuple[int, ...]:

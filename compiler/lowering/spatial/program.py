@@ -6,17 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from compiler.beagle.isa.counters import TileCounter
-from compiler.facts import NARROW_BYTES, TILES
-from compiler.lowering.builder import Program, ProgramBuilder
+from compiler.facts import TILES, WIDE_ROWS
+from compiler.lowering.builder import LAYER_COUNTERS, Program, ProgramBuilder
 from compiler.lowering.dense import RECEIVE_ROW, begin
+from compiler.lowering.spatial.addition import CONSTANT_WORDS, FIRST_WIDE_ROW, Addition, emit_addition
 from compiler.lowering.spatial.buffers import Lifetime, NarrowMemory
 from compiler.lowering.spatial.convolution import Convolution, emit_convolution
 from compiler.lowering.spatial.geometry import Activation
 from compiler.lowering.spatial.halo import Readiness, emit_halo
 from compiler.lowering.spatial.infeed import Infeed, emit_infeed, place_infeed, wide_rows
 from compiler.lowering.spatial.outfeed import emit_outfeed, finish
+from compiler.lowering.spatial.pooling import Pool, emit_pool, first_wide_row, regions
 from compiler.lowering.spatial.state import Books
 from compiler.memory.plan import Piece
+
+Layer = Convolution | Pool | Addition
+
+
+def sources_of(layer: Layer) -> tuple[int, ...]:
+    """Activations that a layer reads."""
+    return layer.sources if isinstance(layer, Addition) else (layer.source,)
 
 
 @dataclass(frozen=True)
@@ -31,20 +40,37 @@ class SpatialNetwork:
         Input and output of the whole network.
     """
 
-    layers: tuple[Convolution, ...]
+    layers: tuple[Layer, ...]
     activations: Mapping[int, Activation]
     source: int
     target: int
 
-    def pixels(self, layer: Convolution) -> int:
+    @property
+    def convolutions(self) -> tuple[Convolution, ...]:
+        """Layers that have parameters."""
+        return tuple(layer for layer in self.layers if isinstance(layer, Convolution))
+
+    def pixels(self, layer: Layer) -> int:
         """Output pixels of the largest tile."""
         image = self.activations[layer.target].image
         return max(image.pixels(t) for t in range(TILES))
 
+    def top_row(self, layer: Layer) -> int:
+        """Wide row from which on a layer finds them taken: a pool behind it is already filling its own."""
+        at = self.layers.index(layer) + 1
+        behind = self.layers[at] if at < len(self.layers) else None
+        return first_wide_row(self.activations[behind.source]) if isinstance(behind, Pool) else WIDE_ROWS
+
+    def lowest_row(self, layer: Layer) -> int:
+        """Lowest wide row that a layer uses; negative when there are not enough."""
+        if isinstance(layer, Convolution):
+            return layer.blocks(self.pixels(layer), self.top_row(layer)).lowest
+        return FIRST_WIDE_ROW if isinstance(layer, Addition) else first_wide_row(self.activations[layer.source])
+
     @property
     def staging_row(self) -> int:
         """Lowest wide row that the program uses for itself."""
-        rows = [layer.blocks(self.pixels(layer)).lowest for layer in self.layers]
+        rows = [self.lowest_row(layer) for layer in self.layers]
         return min([*rows, *wide_rows(self.activations[self.source].image), RECEIVE_ROW])
 
 
@@ -56,59 +82,133 @@ class Memory:
     ----------
     activations:
         With their addresses.
+    constants:
+        Byte addresses of what layers build for themselves, by layer.
     used:
         Bytes per tile.
-    largest:
-        Step at which most is needed.
     """
 
     activations: Mapping[int, Activation]
+    constants: Mapping[int, int]
     infeed: Infeed
     used: int
 
 
 def place(network: SpatialNetwork) -> Memory:
     """Place all activations: step 0 is the input, step i + 1 is layer i."""
+    lives, owner = _lifetimes(network)
+    memory = NarrowMemory()
+    addresses = memory.place_all(lives)
+    placed = {t: replace(a, address=addresses[owner[t]]) for t, a in network.activations.items()}
+    infeed = place_infeed(network.activations[network.source].image, memory)
+    constants = {}
+    for i, layer in enumerate(network.layers):
+        if isinstance(layer, Addition):
+            constants[i] = memory.place(Lifetime(4 * CONSTANT_WORDS, i + 1, i + 1))
+        elif isinstance(layer, Pool) and not layer.maximum:
+            # They are written while the layer before still computes.
+            constants[i] = memory.place(Lifetime(4 * network.pixels(layer), i, i + 1))
+    return Memory(placed, constants, infeed, memory.used)
+
+
+def _lifetimes(network: SpatialNetwork) -> tuple[dict[int, Lifetime], dict[int, int]]:
+    """Lives of buffers, and the buffer of each activation: sums take over the memory of an operand."""
     first = {network.source: 0} | {layer.target: i + 1 for i, layer in enumerate(network.layers)}
     last = dict(first)
     for i, layer in enumerate(network.layers):
-        last[layer.source] = i + 1
+        for t in sources_of(layer):
+            last[t] = i + 1
     last[network.target] = len(network.layers) + 1
-    memory = NarrowMemory()
-    lives = {t: Lifetime(network.activations[t].size, first[t], last[t]) for t in first}
-    addresses = memory.place_all(lives)
-    placed = {t: replace(network.activations[t], address=at) for t, at in addresses.items()}
-    infeed = place_infeed(network.activations[network.source].image, memory)
-    return Memory(placed, infeed, memory.used)
+    owner = {t: t for t in first}
+    for i, layer in enumerate(network.layers):
+        if isinstance(layer, Addition):
+            taken = layer.sources[0]
+            if last[taken] == i + 1 and _same_slabs(network.activations[taken], network.activations[layer.target]):
+                owner[layer.target] = owner[taken]
+    lives: dict[int, Lifetime] = {}
+    for t, root in owner.items():
+        size = network.activations[t].size
+        known = lives.get(root, Lifetime(size, first[t], last[t]))
+        lives[root] = Lifetime(max(size, known.size), min(first[t], known.first), max(last[t], known.last))
+    return lives, owner
 
 
-def spatial_program(network: SpatialNetwork, memory: Memory, pieces: Sequence[Sequence[Piece]], *, input_name: str,
+def _same_slabs(a: Activation, b: Activation) -> bool:
+    return all(a.slab(t) == b.slab(t) for t in range(TILES))
+
+
+def spatial_program(network: SpatialNetwork, memory: Memory, pieces: Mapping[str, Sequence[Piece]], *, input_name: str,
                     input_bytes: int, output_name: str, output_bytes: int) -> Program:
-    """Write the program of a network of image operators."""
-    b, books = ProgramBuilder(), Books()
-    begin(b)
-    emit_infeed(b, memory.infeed, memory.activations[network.source], input_name, input_bytes)
-    ready: dict[int, Readiness | None] = {network.source: None}
-    exchanged: set[int] = set()
-    for layer, own in zip(network.layers, pieces, strict=True):
-        source, target = memory.activations[layer.source], memory.activations[layer.target]
-        if layer.source not in exchanged:
-            emit_halo(b, books, source, ready[layer.source])
-            exchanged.add(layer.source)
-        b.barrier()
-        ready[layer.target] = _readiness(books, layer)
-        emit_convolution(b, books, layer, source, target, own)
-    emit_outfeed(b, memory.activations[network.target], output_name, output_bytes)
-    finish(b)
-    return b.finish(first_register=4)
+    """Write the program of a network of image operators.
+
+    Parameters
+    ----------
+    pieces:
+        Where the parameters of each convolution lie, by name.
+    """
+    writer = _Writer(network, memory, pieces)
+    begin(writer.b)
+    emit_infeed(writer.b, memory.infeed, memory.activations[network.source], input_name, input_bytes)
+    for index, layer in enumerate(network.layers):
+        writer.layer(index, layer)
+    writer.settle()
+    emit_outfeed(writer.b, memory.activations[network.target], output_name, output_bytes)
+    finish(writer.b)
+    return writer.b.finish(first_register=4)
 
 
-def _readiness(books: Books, layer: Convolution) -> Readiness:
-    """When the blocks of 64 channels of a layer's result will be there."""
-    groups, depthwise = layer.kernel.groups, layer.kernel.depthwise
-    done = groups if depthwise else 1
-    first = tuple(books.counts.get(TileCounter.AVDATA, t) + done for t in range(TILES))
-    return Readiness(first, 0 if depthwise else 1)
+class _Writer:
+    """Emits layer after layer."""
+
+    def __init__(self, network: SpatialNetwork, memory: Memory, pieces: Mapping[str, Sequence[Piece]]) -> None:
+        self.b, self.books = ProgramBuilder(), Books()
+        self.network, self.memory, self.pieces = network, memory, pieces
+        self.ready: dict[int, Readiness] = {}
+        self.exchanged: set[int] = set()
+
+    def layer(self, index: int, layer: Layer) -> None:
+        """Emit one layer with the exchange of borders in front of it."""
+        activations = self.memory.activations
+        if isinstance(layer, Addition):
+            operands = (activations[layer.sources[0]], activations[layer.sources[1]])
+            emit_addition(self.b, self.books, layer, operands, activations[layer.target], self.memory.constants[index])
+            self.ready.clear()
+            return
+        source, target = activations[layer.source], activations[layer.target]
+        if layer.source not in self.exchanged:
+            emit_halo(self.b, self.books, source, self.ready.get(layer.source))
+            self.exchanged.add(layer.source)
+        if isinstance(layer, Convolution):
+            self.b.barrier()
+            self.ready[layer.target] = self._readiness(layer.kernel.groups, layer.kernel.depthwise)
+            emit_convolution(self.b, self.books, layer, source, target, self.pieces[layer.name],
+                             self.network.top_row(layer))
+        else:
+            self._pool(index, layer, source, target)
+
+    def _pool(self, index: int, layer: Pool, source: Activation, target: Activation) -> None:
+        self.ready[layer.target] = self._readiness(-(-target.image.padded // 64), False)
+        emit_pool(self.b, self.books, layer, regions(layer, source, target), first_wide_row(source),
+                  self.memory.constants.get(index, 0))
+        if not layer.maximum:
+            self.reset()
+
+    def reset(self) -> None:
+        """Fence with reset of the layers' counters."""
+        self.b.tile_fence(reset=LAYER_COUNTERS)
+        self.books.counts.reset()
+        self.ready.clear()
+
+    def settle(self) -> None:
+        """Before the output the counter of lines in wide memory must be zero."""
+        if any(self.books.counts.get(TileCounter.NARROW_TO_WIDE, t) for t in range(TILES)):
+            self.reset()
+
+    def _readiness(self, groups: int, at_end: bool) -> Readiness:
+        """When the blocks of 64 channels of the next result will be there."""
+        done = groups if at_end else 1
+        first = tuple(self.books.counts.get(TileCounter.AVDATA, t) + done for t in range(TILES))
+        return Readiness(first, 0 if at_end else 1)
 
 
-__all__ = ["NARROW_BYTES", "Memory", "SpatialNetwork", "place", "spatial_program"]
+__all__ = ["Layer", "Memory", "SpatialNetwork", "place", "sources_of", "spatial_program"]

@@ -55,6 +55,17 @@ class Net:
         self.x = self.b.pad(self.x, ((0, 0), rows, columns, (0, 0)))
         return self
 
+    def residual(self, activation: str = "NONE") -> Net:
+        """Add two layers and what went in."""
+        before = self.x
+        self.depthwise().conv(self.b.shape(before)[-1], 1, activation="NONE")
+        self.x = self.b.add(before, self.x, scale=0.07, zero_point=self.zero + 2, activation=activation)
+        return self
+
+    def pool(self, kind: str, size: int, stride: int, padding: str = "VALID") -> Net:
+        self.x = self.b.pool(kind, self.x, size, stride=stride, padding=padding)
+        return self
+
     def model(self) -> Model:
         return parse_model(serialize_model(self.b.build(self.x)))
 
@@ -107,6 +118,12 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "dilation": lambda: Net((16, 16, 8)).conv(8, dilation=2),
     "1x3 and 3x1": lambda: Net((16, 16, 8)).conv(8, (1, 3)).conv(8, (3, 1)),
     "no bias": lambda: Net((12, 12, 8)).conv(20, bias=False),
+    "residuals": lambda: Net((14, 14, 8)).conv(24).residual().residual("RELU6").conv(40),
+    "residual with borders": lambda: Net((12, 12, 8)).residual().depthwise(),
+    "max pool": lambda: Net((16, 16, 8)).conv(24).pool("MAX_POOL_2D", 2, 2).conv(70),
+    "max pool 3x3": lambda: Net((15, 17, 4)).conv(72).pool("MAX_POOL_2D", 3, 2, "SAME").conv(8),
+    "average pool": lambda: Net((16, 20, 8)).conv(68).pool("AVERAGE_POOL_2D", 2, 2).conv(8, 1),
+    "pool at the end": lambda: Net((13, 16, 8)).conv(8).pool("MAX_POOL_2D", 3, 1),
     "pointwise chunks": lambda: Net((5, 8, 256)).conv(320, 1),
 }
 

@@ -1,0 +1,90 @@
+"""Sums of two activations with 16-bit weights, in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compiler.beagle.isa.counters import TileCounter
+from compiler.facts import TILES, WIDE_ROWS
+from compiler.lowering.builder import ALL_TILES, LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
+from compiler.lowering.spatial.geometry import Activation, by_content
+from compiler.lowering.spatial.state import Books
+
+CONSTANT_WORDS = 16
+WEIGHT_ROWS = 4
+FIRST_WIDE_ROW = WIDE_ROWS - WEIGHT_ROWS
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A sum ready for code generation.
+
+    Attributes
+    ----------
+    sources:
+        The operands; the first is the one whose memory the result may take over.
+    weights:
+        16-bit weights of the operands; negative ones subtract.
+    constant:
+        What the accumulator starts with.
+    multiplier, clamp_low, clamp_high:
+        Bit patterns of float32 numbers.
+    """
+
+    name: str
+    sources: tuple[int, int]
+    target: int
+    weights: tuple[int, int]
+    constant: int
+    out_zero_point: int
+    multiplier: int
+    clamp_low: int
+    clamp_high: int
+
+
+def emit_addition(b: ProgramBuilder, books: Books, layer: Addition, sources: tuple[Activation, Activation],
+                  target: Activation, constants: int) -> None:
+    """Emit a sum; ``constants`` is the byte address of 16 words."""
+    b.tile_fence(reset=LAYER_COUNTERS)
+    _build_weights(b, layer, constants // 4)
+    values = {t: _add(layer, sources, target, t) for t in range(TILES) if target.image.pixels(t)}
+    shapes = {t: tuple(len(s) > 1 for s in target.image.own(t)) for t in values}
+    for tiles, fields in by_content(values, also=shapes):
+        b.tile("tensor_op", tiles, dict(fields))
+    b.tile_fence(reset=LAYER_COUNTERS)
+    books.counts.reset()
+
+
+def _build_weights(b: ProgramBuilder, layer: Addition, word: int) -> None:
+    """Four wide rows: two bytes of an operand's word each, on the diagonal; the mesh engines write in turn."""
+    sides = ("mesh_from_south", "mesh_from_west", "mesh_from_east", "mesh_from_north")
+    turn = 0
+    for i, weight in enumerate(layer.weights):
+        low, high = weight & 0xFFFF, (weight & 0xFFFF) << 16
+        for at, count, value in ((0, 1, low), (1, 1, high), (2, 4, 0), (6, 1, low), (7, 1, high)):
+            there = walk("dst", word + 8 * i + at, [(count, 1)], total_dims=4, mask=int(count > 1))
+            b.tile(sides[turn % 4], ALL_TILES, there, signal("received", 1), fill=1, fill_value=value)
+            turn += 1
+    b.tile("narrow_to_wide", ALL_TILES, walk("src", word, [(4, 1), (4, 4)], total_dims=6),
+           walk("dst", FIRST_WIDE_ROW, [(WEIGHT_ROWS, 1)], total_dims=4),
+           watch(0, TileCounter.MESH_NORTH_IN, 2, level=2), watch(1, TileCounter.MESH_SOUTH_IN, 3, level=2),
+           watch(2, TileCounter.MESH_WEST_IN, 3, level=2), watch(3, TileCounter.MESH_EAST_IN, 2, level=2),
+           signal("done", 1), flush_level=1)
+
+
+def _add(layer: Addition, sources: tuple[Activation, Activation], target: Activation, tile: int) -> Values:
+    rows, columns = target.image.own(tile)
+    slab, out = sources[0].slab(tile), target.slab(tile)
+    first, second = (s.own_address(tile) for s in sources)
+    words, count = slab.pixel // 4, len(rows) * len(columns)
+    fields: Values = {f"loop{i}": n - 1 for i, n in enumerate((2, 2, len(columns), len(rows), words))}
+    fields |= {"partial_from_zero": 1, "no_partial_sums": 1, "weights_16bit": 1, "channel_group_level": 4, "reduction": 3,
+               "lanes_m1": 3, "lanes_last_m1": 3, "multiplier": layer.multiplier, "clamp_low": layer.clamp_low,
+               "clamp_high": layer.clamp_high, "constant": layer.constant, "out_zero_point": layer.out_zero_point}
+    pixels = [(len(columns), slab.pixel), (len(rows), slab.pitch), (1, slab.size), (words, 4)]
+    fields |= walk("in", first, [(2, 2), (2, second - first), *pixels], total_dims=8)
+    fields |= walk("out", target.own_address(tile), [(1, 4), (len(columns), out.pixel), (len(rows), out.pitch),
+                                                     (1, out.size), (words, 4)], total_dims=8)
+    fields |= walk("weights", 4 * FIRST_WIDE_ROW, [(4, 4), (count * words, 0)], total_dims=8)
+    fields |= walk("partial", 0, [(4, 0), (count * words, 0)], total_dims=8, level=1, slot=4)
+    return fields | watch(0, TileCounter.NARROW_TO_WIDE, 1, level=5) | signal("avdata", 4)
