@@ -195,7 +195,8 @@ def dense_program(layers: Sequence[DenseLayer], input_name: str, output_name: st
         else:
             compute(b, layer, layer.row, buffers.outputs[i])
         slices = [Slice(t, buffers.outputs[i] // 4, layer.bytes_on(t) // 4) for t in range(layer.tiles)]
-    _output(b, slices, output_name, output_bytes)
+    emit_vector_output(b, slices, output_name, output_bytes)
+    finish_rings(b)
     return b.finish(first_register=4)
 
 
@@ -222,7 +223,7 @@ def _input(b: ProgramBuilder, layer: DenseLayer, name: str, size: int, staging: 
     b.scalar_fence(reset=1 << ScalarCounter.AVDATA_POP, tiles=False)
     b.emit("infeed", linear("fifo", 0, size // 8, HALF_ACTIVATION_FIFO), signal("filled", 0),
            watch(0, ScalarCounter.AVDATA_INFEED, 0, level=0), stream=1)
-    _start_transfer(b, BaseAddress.INPUT, name, size, DmaTag.INPUT)
+    start_transfer(b, BaseAddress.INPUT, name, size, DmaTag.INPUT)
     inputs = layer.parameters.inputs
     rows = -(-inputs // WIDE_ROW_BYTES)
     base = WIDE_ROWS - 2 * rows
@@ -291,7 +292,7 @@ def gather(b: ProgramBuilder, slices: Sequence[Slice], receivers: int) -> None:
         b.tile("ring_receive_a", mask, walk("dst", RECEIVE_ROW, [(1, 1)], total_dims=4, mask=0, level=1, slot=1),
                watch(0, TileCounter.WIDE_TO_NARROW, place - ROW_WORDS, step=ROW_WORDS, side=1), signal("read", 1))
         b.tile("ring_send", 1 << tile, walk("src", SEND_ROW, [(1, 1)], total_dims=4, mask=1, level=1, slot=1),
-               _turn(b), watch(1, TileCounter.NARROW_TO_WIDE, earlier + 1), signal("write", 1), signal("producer", 2),
+               ring_turn(b), watch(1, TileCounter.NARROW_TO_WIDE, earlier + 1), signal("write", 1), signal("producer", 2),
                receivers=mask)
         # A tile that sends several pieces collects the next one only after the last has left.
         free = earlier if earlier else -1
@@ -305,7 +306,20 @@ def gather(b: ProgramBuilder, slices: Sequence[Slice], receivers: int) -> None:
     b.tile_fence(reset=LAYER_COUNTERS)
 
 
-def _turn(b: ProgramBuilder) -> dict[str, int]:
+def finish_rings(b: ProgramBuilder) -> None:
+    """Wait until everything sent has arrived, then reset the turns."""
+    b.tile_fence(reset=LAYER_COUNTERS)
+    reset, turns = 1 << ScalarCounter.PRODUCER_A, 1 << TileCounter.RING_PRODUCER_A
+    waits: Values = {"wait5.value": b.producer_turns, "wait5.enable": 1}
+    if b.ring_b_rows:
+        waits |= {"wait6.value": b.ring_b_rows, "wait6.enable": 1}
+        reset |= 1 << ScalarCounter.PRODUCER_B
+        turns |= 1 << TileCounter.RING_PRODUCER_B
+    b.emit("scalar_fence", waits, tiles=ALL_TILES, reset=reset, engines=0xC)
+    b.barrier(reset=turns)
+
+
+def ring_turn(b: ProgramBuilder) -> dict[str, int]:
     """Watch for this sender's turn on ring A."""
     turn = watch(0, TileCounter.RING_PRODUCER_A, b.producer_turns, level=2)
     b.producer_turns += 1
@@ -530,22 +544,23 @@ def _zero_points(p: DenseParameters, first: int, step: int, last: int) -> Values
             "zero_point_row.last": last}
 
 
-def _start_transfer(b: ProgramBuilder, base: BaseAddress, name: str, size: int, tag: DmaTag) -> None:
+def start_transfer(b: ProgramBuilder, base: BaseAddress, name: str, size: int, tag: DmaTag) -> None:
     """Issue a host transfer of a whole buffer whose address is in registers 10 (high) and 11 (low)."""
     b.copy(5, 11)
     b.copy(4, 10)
-    _issue(b, base, name, size, tag)
+    issue_transfer(b, base, name, size, tag)
 
 
-def _issue(b: ProgramBuilder, base: BaseAddress, name: str, size: int, tag: DmaTag) -> None:
+def issue_transfer(b: ProgramBuilder, base: BaseAddress, name: str, size: int, tag: DmaTag) -> None:
+    """Issue a host transfer whose address is in registers 4 (high) and 5 (low)."""
     b.copy(6, 5)
     b.copy(7, 4)
     b.transfer_hint(base, name, 0, size)
     b.descriptor(6, 7, 8, size, tag)
 
 
-def _output(b: ProgramBuilder, slices: Sequence[Slice], name: str, size: int) -> None:
-    """Bring the result to the host, tile by tile."""
+def emit_vector_output(b: ProgramBuilder, slices: Sequence[Slice], name: str, size: int) -> None:
+    """Bring a vector to the host, tile by tile."""
     b.barrier()
     low, high = address_pair(BaseAddress.OUTPUT, name)
     b.load(10, address=high)
@@ -560,15 +575,11 @@ def _output(b: ProgramBuilder, slices: Sequence[Slice], name: str, size: int) ->
                walk("src", members[0].word, [(words, 1)], total_dims=6, mask=int(words > 1)),
                walk("dst", RECEIVE_ROW, dims, total_dims=4, mask=0, level=1, slot=1),
                watch(0, TileCounter.RING_WRITE, -1, side=1), signal("done", 1), flush_level=1)
-    _issue(b, BaseAddress.OUTPUT, name, size, DmaTag.OUTPUT)
+    issue_transfer(b, BaseAddress.OUTPUT, name, size, DmaTag.OUTPUT)
     for s in slices:
         rows = -(-s.words // ROW_WORDS)
         b.emit("outfeed", walk("fifo", 0, [(-(-s.words // 2), 0)], total_dims=3), signal("credit", 1),
                constant222=63, to_host=1)
         dims = [(1, 1)] if rows == 1 else [(1, 1), (rows, 0)]
         b.tile("ring_send", 1 << s.tile, walk("src", RECEIVE_ROW, dims, total_dims=4, mask=1, level=1, slot=1),
-               _turn(b), watch(1, TileCounter.NARROW_TO_WIDE, 1), signal("write", 1), signal("producer", 2), to_scalar=1)
-    b.tile_fence(reset=LAYER_COUNTERS)
-    b.emit("scalar_fence", {"wait5.value": b.producer_turns, "wait5.enable": 1}, tiles=ALL_TILES,
-           reset=1 << ScalarCounter.PRODUCER_A, engines=0xC)
-    b.barrier(reset=1 << TileCounter.RING_PRODUCER_A)
+               ring_turn(b), watch(1, TileCounter.NARROW_TO_WIDE, 1), signal("write", 1), signal("producer", 2), to_scalar=1)

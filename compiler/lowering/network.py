@@ -21,7 +21,7 @@ from compiler.lowering.arithmetic import (
 from compiler.lowering.caching_program import CacheSegment, caching_program
 from compiler.lowering.dense import DenseLayer, allocate, dense_program, staging_row
 from compiler.lowering.lowered import LoweredNetwork, refusal
-from compiler.lowering.parameters import DenseParameters, dense_blob, round_up
+from compiler.lowering.parameters import Bytes, DenseParameters, dense_blob, round_up
 from compiler.lowering.refusal import LoweringRefusal
 from compiler.mapping import Status, Subgraph, Verdict
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
@@ -70,6 +70,24 @@ def quantize_objection(graph: Graph, op: Operator) -> Verdict | None:
                    "Give both tensors the same scale.")
 
 
+def dense_layer(graph: Graph, op: Operator, weights: Bytes | None = None) -> DenseLayer:
+    """Read a FULLY_CONNECTED, or a CONV_2D of a single pixel.
+
+    Parameters
+    ----------
+    weights:
+        Weights in another order of inputs, shape (outputs, inputs).
+    """
+    x, w, bias = (graph.input(op, i) for i in range(3))
+    y = graph.output(op)
+    assert x is not None and w is not None and w.quantization is not None  # checked by objection()
+    low, high = clamp(y, op.options.fusedActivationFunction if op.options is not None else 0)
+    own = unsigned_weights(w).reshape(w.shape[0], -1) if weights is None else weights
+    parameters = DenseParameters(own, zero_point(w), w.quantization.per_channel, multipliers(x, w, y),
+                                 bias_values(bias, w.shape[0]))
+    return DenseLayer(op.title, parameters, None, zero_point(x), zero_point(y), low, high)
+
+
 class DenseNetwork:
     """A chain of dense layers: demand first, programs when the memory is planned.
 
@@ -88,7 +106,7 @@ class DenseNetwork:
         self.graph = graph
         self.subgraph = subgraph
         self.operators = self._chain()
-        self.layers = [self._layer(op) for op in self.operators]
+        self.layers = [dense_layer(graph, op) for op in self.operators]
 
     def _chain(self) -> list[Operator]:
         """Check that the operators form one chain; returns its dense layers."""
@@ -133,15 +151,6 @@ class DenseNetwork:
             raise LoweringRefusal(op.index, refusal(op, "is fed by a second input; only one is generated so far."))
         return self.subgraph.inputs[0]
 
-    def _layer(self, op: Operator) -> DenseLayer:
-        x, w, bias = (self.graph.input(op, i) for i in range(3))
-        y = self.graph.output(op)
-        assert x is not None and w is not None and w.quantization is not None  # checked by objection()
-        low, high = clamp(y, op.options.fusedActivationFunction if op.options is not None else 0)
-        parameters = DenseParameters(unsigned_weights(w).reshape(w.shape), zero_point(w), w.quantization.per_channel,
-                                     multipliers(x, w, y), bias_values(bias, w.shape[0]))
-        return DenseLayer(op.title, parameters, None, zero_point(x), zero_point(y), low, high)
-
     def demand(self, name: str, plan: ModelPlan | None = None) -> ModelDemand:
         """Return what the network asks of parameter memory.
 
@@ -151,7 +160,7 @@ class DenseNetwork:
             A plan made before: layers that it streams need rows of wide memory to pass through.
         """
         streamed = [plan is not None and not plan.cached(i) for i in range(len(self.layers))]
-        return ModelDemand(name, tuple(_tensor(layer) for layer in self.layers), staging_row(self.layers, streamed))
+        return ModelDemand(name, tuple(parameter_tensor(layer) for layer in self.layers), staging_row(self.layers, streamed))
 
     def lower(self, plan: ModelPlan) -> LoweredNetwork:
         """Write the programs for a memory plan: layers without memory are streamed."""
@@ -161,7 +170,7 @@ class DenseNetwork:
             placed.append(replace(layer, row=pieces[0].row if pieces else None))
             blob = dense_blob(layer.parameters)
             if pieces:
-                segments.append(_segments(placed[-1], pieces[0].row))
+                segments.append(dense_segments(placed[-1], pieces[0].row))
                 cached += blob
             else:
                 streamed += blob
@@ -173,14 +182,16 @@ class DenseNetwork:
         return LoweredNetwork(program, caching, cached, streamed, buffers.used)
 
 
-def _tensor(layer: DenseLayer) -> ParameterTensor:
+def parameter_tensor(layer: DenseLayer) -> ParameterTensor:
+    """Return what a dense layer asks of parameter memory."""
     p = layer.parameters
     last = layer.groups_on(layer.tiles - 1) * p.group_rows
     return ParameterTensor(layer.name, Kind.LOCAL, layer.groups_per_tile * p.group_rows,
                            round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES), layer.tiles, last)
 
 
-def _segments(layer: DenseLayer, row: int) -> list[CacheSegment]:
+def dense_segments(layer: DenseLayer, row: int) -> list[CacheSegment]:
+    """Return where the lines of a dense layer's blob go."""
     p = layer.parameters
     return [CacheSegment(tile, row, layer.groups_on(tile) * p.group_bytes // PARAMETER_LINE_BYTES, p.lanes,
                          p.header_rows, layer.groups_on(tile)) for tile in range(layer.tiles)]

@@ -8,13 +8,18 @@ from compiler.graph import Graph, Operator
 from compiler.lowering.lowered import refusal
 from compiler.lowering.network import DenseNetwork, dense_objection, quantize_objection
 from compiler.lowering.spatial.network import ImageNetwork
-from compiler.lowering.spatial.objections import addition_objection, convolution_objection, pool_objection
+from compiler.lowering.spatial.objections import (
+    addition_objection,
+    convolution_objection,
+    mean_objection,
+    pool_objection,
+)
 from compiler.mapping import Status, Subgraph, Verdict
 
 Network = DenseNetwork | ImageNetwork
 _OBJECTIONS: dict[str, Callable[[Graph, Operator], Verdict | None]] = {
     "CONV_2D": convolution_objection, "DEPTHWISE_CONV_2D": convolution_objection, "AVERAGE_POOL_2D": pool_objection,
-    "MAX_POOL_2D": pool_objection, "ADD": addition_objection,
+    "MAX_POOL_2D": pool_objection, "ADD": addition_objection, "MEAN": mean_objection,
 }
 """Operators on images."""
 

@@ -22,7 +22,7 @@ from compiler.lowering.builder import (
     walk,
     watch,
 )
-from compiler.lowering.dense import ACTIVATION_CREDITS, HALF_ACTIVATION_FIFO, _start_transfer
+from compiler.lowering.dense import ACTIVATION_CREDITS, HALF_ACTIVATION_FIFO, start_transfer
 from compiler.lowering.spatial.buffers import Lifetime, NarrowMemory, stack_wide
 from compiler.lowering.spatial.geometry import Activation, Image, by_content, many
 from compiler.package.model import BaseAddress
@@ -120,7 +120,7 @@ def emit_infeed(b: ProgramBuilder, f: Infeed, target: Activation, name: str, siz
     b.scalar_fence(reset=1 << ScalarCounter.AVDATA_POP, tiles=False)
     b.emit("infeed", linear("fifo", 0, size // 8, HALF_ACTIVATION_FIFO), signal("filled", 0),
            watch(0, ScalarCounter.AVDATA_INFEED, 0, level=0), stream=1)
-    _start_transfer(b, BaseAddress.INPUT, name, size, DmaTag.INPUT)
+    start_transfer(b, BaseAddress.INPUT, name, size, DmaTag.INPUT)
     wrapping = sum(_tile_row_mask(f, row) for row in range(TILE_ROWS) if _height(f, row) > 2)
     if wrapping:
         b.tile("tile_fence", wrapping, reset=1 << TileCounter.WIDE_TO_NARROW, engines=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,8 +24,10 @@ from compiler.lowering.arithmetic import (
     zero_point,
 )
 from compiler.lowering.caching_program import CacheSegment, caching_program
+from compiler.lowering.dense import DenseLayer
 from compiler.lowering.lowered import LoweredNetwork, refusal
-from compiler.lowering.parameters import DenseParameters, round_up
+from compiler.lowering.network import dense_layer, dense_segments, parameter_tensor
+from compiler.lowering.parameters import DenseParameters, dense_blob, round_up
 from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.spatial.addition import Addition
 from compiler.lowering.spatial.convolution import Convolution
@@ -34,6 +37,7 @@ from compiler.lowering.spatial.infeed import unaligned
 from compiler.lowering.spatial.outfeed import batches
 from compiler.lowering.spatial.pooling import Pool
 from compiler.lowering.spatial.program import Layer, Memory, SpatialNetwork, place, sources_of, spatial_program
+from compiler.lowering.spatial.tail import Tail, flattened_weights
 from compiler.lowering.spatial.weights import Kernel, convolution_kernel, depthwise_kernel
 from compiler.mapping import Subgraph
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
@@ -72,6 +76,11 @@ class ImageNetwork:
         self.subgraph = subgraph
         self._origin: dict[int, int] = {}
         self._padding: dict[int, _Padding] = {}
+        self._tail_source: int | None = None
+        self._vectors: set[int] = set()
+        self._last_vector = -1
+        self._mean: Pool | None = None
+        self._dense: list[DenseLayer] = []
         self._operators: dict[str, Operator] = {}
         self.network = self._read()
         self._check()
@@ -85,7 +94,9 @@ class ImageNetwork:
         for index in self.subgraph.operators:
             op = self.graph.operators[index]
             self._operators[op.title] = op
-            if op.name in _ALIASES:
+            if self._behind_images(op):
+                self._read_tail(op)
+            elif op.name in _ALIASES:
                 self._alias(op)
             elif op.name == "PAD":
                 self._absorb_padding(op)
@@ -98,12 +109,81 @@ class ImageNetwork:
             else:
                 raise LoweringRefusal(op.index, refusal(op, "code for this operator behind convolutions is not generated "
                                                             "yet.", "It runs on the CPU."))
-        if not layers:
-            first = self.graph.operators[self.subgraph.operators[0]]
-            raise LoweringRefusal(first.index, refusal(first, "has nothing to compute beside it on the Edge TPU."))
         source = self.subgraph.inputs[0]
         target = self._resolve(self.subgraph.outputs[0])
-        return SpatialNetwork(tuple(layers), self._activations(layers, source), source, target)
+        tail = None
+        if self._tail_source is not None:
+            self._check_tail_is_last()
+            target = self._tail_source
+            tail = Tail(_image(self.graph.tensors[target]), self._mean, tuple(self._dense))
+        if not layers and tail is None:
+            first = self.graph.operators[self.subgraph.operators[0]]
+            raise LoweringRefusal(first.index, refusal(first, "has nothing to compute beside it on the Edge TPU."))
+        return SpatialNetwork(tuple(layers), self._activations(layers, source), source, target, tail)
+
+    # -- behind the images ----------------------------------------------------------------------------
+
+    def _behind_images(self, op: Operator) -> bool:
+        """Tell whether an operator works on a vector, or makes one of an image."""
+        y = self.graph.output(op)
+        if op.name in _ALIASES:
+            return self._is_vector(op.inputs[0]) or (op.name == "RESHAPE" and _is_flat(y))
+        return self._is_vector(op.inputs[0]) or op.name in ("FULLY_CONNECTED", "MEAN") or (
+            op.name in POOLS and _is_flat(y))
+
+    def _is_vector(self, tensor: int) -> bool:
+        return self._tail_source is not None and tensor in self._vectors
+
+    def _read_tail(self, op: Operator) -> None:
+        x, y = op.inputs[0], self.graph.output(op)
+        if self._tail_source is None:
+            self._tail_source = self._resolve(x)
+            if _is_flat(self.graph.tensors[x]):
+                raise LoweringRefusal(op.index, refusal(op, f"its input {self.graph.tensors[x].name} is a vector beside "
+                                                            "images; that is not generated yet."))
+        elif x not in self._vectors or x != self._last_vector:
+            raise LoweringRefusal(op.index, refusal(op, f"reads {self.graph.tensors[x].name} beside another operator; only "
+                                                        "one vector goes on behind the images."))
+        if op.name in _ALIASES:
+            pass
+        elif op.name in POOLS or op.name == "MEAN":
+            if self._dense or self._mean is not None:
+                raise LoweringRefusal(op.index, refusal(op, "reduces a vector; that is not generated."))
+            self._mean = self._whole_pool(op)
+        elif op.name == "FULLY_CONNECTED" or op.name == "CONV_2D":
+            self._dense.append(self._dense_layer(op))
+        else:
+            raise LoweringRefusal(op.index, refusal(op, "code for this operator on a vector behind images is not generated "
+                                                        "yet.", "It runs on the CPU."))
+        self._vectors.add(y.index)
+        self._last_vector = y.index
+
+    def _check_tail_is_last(self) -> None:
+        last = self.subgraph.outputs[0]
+        if last != self._last_vector or (self._mean is None and not self._dense):
+            op = self.graph.producers[self._last_vector]
+            raise LoweringRefusal(op.index, refusal(op, f"{self.graph.tensors[self._last_vector].name} is a vector that "
+                                                        "nothing on the Edge TPU computes with."))
+
+    def _whole_pool(self, op: Operator) -> Pool:
+        """A mean or maximum over the whole image."""
+        x, y = self.graph.tensors[op.inputs[0]], self.graph.output(op)
+        image = _image(x)
+        count = image.height * image.width
+        maximum = op.name == "MAX_POOL_2D"
+        low, high = clamp(y, getattr(op.options, "fusedActivationFunction", 0))
+        multiplier = bits(unary_multiplier(x, y) if maximum else mean_multiplier(x, y, count))
+        return Pool(op.title, maximum, self._resolve(x.index), y.index, (Window(1), Window(count)), zero_point(x),
+                    zero_point(y), multiplier, low, high)
+
+    def _dense_layer(self, op: Operator) -> DenseLayer:
+        weights = None
+        if not self._dense and self._mean is None:
+            assert self._tail_source is not None
+            w = self.graph.tensors[op.inputs[1]]
+            image = _image(self.graph.tensors[self._tail_source])
+            weights = flattened_weights(unsigned_weights(w).reshape(w.shape[0], -1), image, zero_point(w))
+        return dense_layer(self.graph, op, weights)
 
     def _one_input_one_output(self) -> None:
         if len(self.subgraph.inputs) > 1:
@@ -219,13 +299,14 @@ class ImageNetwork:
     def _check(self) -> None:
         net = self.network
         source = self.graph.tensors[net.source]
-        first = self._operators[next(layer for layer in net.layers if net.source in sources_of(layer)).name]
+        first = next((self._operators[layer.name] for layer in net.layers if net.source in sources_of(layer)),
+                     self.graph.operators[self.subgraph.operators[0]])
         if why := unaligned(net.activations[net.source].image):
             raise LoweringRefusal(first.index, refusal(first, f"its input {source.name} has {why}.",
                                                        "Use a width that is a multiple of 4."))
         image = net.activations[net.target].image
         words = {t: image.pixels(t) * image.padded // 4 for t in range(TILES) if image.pixels(t)}
-        if any(n % 2 for n in words.values()) and not batches(words):
+        if net.tail is None and any(n % 2 for n in words.values()) and not batches(words):
             last = self.graph.producers[net.target]
             raise LoweringRefusal(last.index, refusal(
                 last, f"tiles hold odd numbers of words of its result {net.activations[net.target].name}, more than the "
@@ -255,6 +336,12 @@ class ImageNetwork:
         memory = place(self.network)
         if memory.used <= NARROW_BYTES:
             return memory
+        if self.network.tail is not None and self.network.tail.size > NARROW_BYTES // 2:
+            op = self.graph.producers[min(self._vectors, key=lambda t: self.graph.producers[t].index)]
+            raise LoweringRefusal(op.index, refusal(
+                op, f"gathers {self.graph.tensors[self.network.target].name} on one tile, which needs "
+                f"{self.network.tail.size} bytes there beside the image; the limit is {NARROW_BYTES} in all.",
+                "Pool the image before."))
         layer = max(self.network.layers, key=self._bytes_at)
         op = self._operators[layer.name]
         source, target = (self.network.activations[t] for t in (sources_of(layer)[0], layer.target))
@@ -270,11 +357,19 @@ class ImageNetwork:
     # -- memory and programs ----------------------------------------------------------------------------
 
     def demand(self, name: str, plan: ModelPlan | None = None) -> ModelDemand:
-        """Return what the network asks of parameter memory."""
-        del plan
+        """Return what the network asks of parameter memory.
+
+        Parameters
+        ----------
+        plan:
+            A plan made before: dense layers that it streams need rows of wide memory to pass through.
+        """
         tensors = [ParameterTensor(layer.name, Kind.RING, layer.kernel.cached_rows, 64 * layer.kernel.lines,
                                    depthwise=layer.kernel.depthwise) for layer in self.network.convolutions]
-        return ModelDemand(name, tuple(tensors), self.network.staging_row)
+        tensors += [parameter_tensor(layer) for layer in self._dense]
+        first = len(self.network.convolutions)
+        streamed = [plan is not None and not plan.cached(first + i) for i in range(len(self._dense))]
+        return ModelDemand(name, tuple(tensors), self.network.staging_row(streamed))
 
     def lower(self, plan: ModelPlan) -> LoweredNetwork:
         """Write the programs for a memory plan.
@@ -285,27 +380,42 @@ class ImageNetwork:
             When a layer finds no room: streaming of convolutions is not generated.
         """
         convolutions = self.network.convolutions
-        for pieces, layer in zip(plan.pieces, convolutions, strict=True):
+        count = len(convolutions)
+        for pieces, layer in zip(plan.pieces[:count], convolutions, strict=True):
             if not pieces:
                 op = self._operators[layer.name]
                 raise LoweringRefusal(op.index, refusal(
                     op, f"its {64 * layer.kernel.lines} bytes of parameters do not fit the on-chip memory, and convolutions "
                     "are not streamed yet.", "Compile the model alone or make it smaller."))
-        pieces_of = {layer.name: pieces for layer, pieces in zip(convolutions, plan.pieces, strict=True)}
+        pieces_of = {layer.name: pieces for layer, pieces in zip(convolutions, plan.pieces[:count], strict=True)}
+        network, dense = self._with_rows(plan.pieces[count:])
         source, target = self.graph.tensors[self.subgraph.inputs[0]], self.graph.tensors[self.subgraph.outputs[0]]
         image = self.network.activations[self.network.target].image
         output = sum(image.pixels(t) for t in range(TILES)) * image.padded
+        if network.tail is not None:
+            output = round_up(target.shape[-1] if network.tail.layers else image.channels, 4)
         try:
-            program = spatial_program(self.network, self.memory, pieces_of, input_name=source.name,
+            program = spatial_program(network, self.memory, pieces_of, input_name=source.name,
                                       input_bytes=round_up(source.elements, 8), output_name=target.name,
                                       output_bytes=round_up(output, 8))
         except ProgramError as error:
             op = self.graph.operators[self.subgraph.operators[-1]]
             raise LoweringRefusal(op.index, refusal(op, f"does not fit the fields of an instruction: {error}")) from error
         kernels = [layer.kernel for layer in convolutions]
-        segments = [cache_segments(k, p) for k, p in zip(kernels, plan.pieces, strict=True)]
+        segments = [cache_segments(k, p) for k, p in zip(kernels, plan.pieces[:count], strict=True)]
+        segments += [dense_segments(layer, layer.row) for layer in dense if layer.row is not None]
         caching = caching_program(segments) if segments else None
-        return LoweredNetwork(program, caching, b"".join(k.blob for k in kernels), b"", self.memory.used)
+        cached = [k.blob for k in kernels] + [dense_blob(layer.parameters) for layer in dense if layer.row is not None]
+        streamed = b"".join(dense_blob(layer.parameters) for layer in dense if layer.row is None)
+        return LoweredNetwork(program, caching, b"".join(cached), streamed, self.memory.used)
+
+    def _with_rows(self, pieces: Sequence[Sequence[Piece]]) -> tuple[SpatialNetwork, list[DenseLayer]]:
+        """Give the dense layers their rows in wide memory."""
+        dense = [replace(layer, row=own[0].row if own else None) for layer, own in zip(self._dense, pieces, strict=True)]
+        tail = self.network.tail
+        if tail is None:
+            return self.network, dense
+        return replace(self.network, tail=replace(tail, layers=tuple(dense))), dense
 
 
 def cache_segments(kernel: Kernel, pieces: tuple[Piece, ...]) -> list[CacheSegment]:
@@ -340,6 +450,11 @@ def _align_operands(layers: list[Layer], needed: dict[int, tuple[Region, ...]], 
                 if a != b:
                     needed[layer.sources[0]] = needed[layer.sources[1]] = _hull(a, b)
                     changed = True
+
+
+def _is_flat(t: Tensor) -> bool:
+    """Tell whether a tensor is a vector."""
+    return t.elements == (t.shape[-1] if t.shape else 1)
 
 
 def _extent(t: Tensor) -> tuple[int, ...]:

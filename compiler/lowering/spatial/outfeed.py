@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from compiler.beagle.isa.counters import DmaTag, ScalarCounter, ScalarEngine, TileCounter
+from compiler.beagle.isa.counters import DmaTag, ScalarEngine, TileCounter
 from compiler.facts import TILES
-from compiler.lowering.builder import ALL_TILES, LAYER_COUNTERS, ProgramBuilder, Values, address_pair, signal, walk, watch
-from compiler.lowering.dense import RECEIVE_ROW, ROW_WORDS, _issue, _turn
+from compiler.lowering.builder import ProgramBuilder, Values, address_pair, signal, walk, watch
+from compiler.lowering.dense import RECEIVE_ROW, ROW_WORDS, issue_transfer, ring_turn
 from compiler.lowering.spatial.geometry import Activation, by_content
 from compiler.package.model import BaseAddress
 
@@ -36,7 +36,7 @@ def emit_outfeed(b: ProgramBuilder, source: Activation, name: str, size: int) ->
         b.tile("narrow_to_wide", mask, dict(fields))
     words = {t: source.image.pixels(t) * source.image.padded // 4 for t in tiles}
     if all(n % 2 == 0 for n in words.values()):
-        _issue(b, BaseAddress.OUTPUT, name, size, DmaTag.OUTPUT)
+        issue_transfer(b, BaseAddress.OUTPUT, name, size, DmaTag.OUTPUT)
         for tile in tiles:
             b.emit("outfeed", walk("fifo", 0, [(words[tile] // 2, 0)], total_dims=3), signal("credit", 1), constant222=63,
                    to_host=1)
@@ -49,7 +49,7 @@ def _send(b: ProgramBuilder, tile: int, words: int) -> None:
     """A tile sends its part, in its turn."""
     lines = -(-words // ROW_WORDS)
     dims = [(1, 1)] if lines == 1 else [(1, 1), (lines, 0)]
-    b.tile("ring_send", 1 << tile, walk("src", RECEIVE_ROW, dims, total_dims=4, mask=1, level=1, slot=1), _turn(b),
+    b.tile("ring_send", 1 << tile, walk("src", RECEIVE_ROW, dims, total_dims=4, mask=1, level=1, slot=1), ring_turn(b),
            watch(1, TileCounter.NARROW_TO_WIDE, 1), signal("write", 1), signal("producer", 2), to_scalar=1)
 
 
@@ -87,7 +87,7 @@ def _through_scalar_memory(b: ProgramBuilder, words: Mapping[int, int], name: st
             at += words[tile]
         b.scalar_fence(engines=1 << ScalarEngine.OUTFEED, tiles=False)
         if not issued:
-            _issue(b, BaseAddress.OUTPUT, name, size, DmaTag.OUTPUT)
+            issue_transfer(b, BaseAddress.OUTPUT, name, size, DmaTag.OUTPUT)
             issued = True
         _push(b, at)
 
@@ -127,16 +127,3 @@ def _collect(source: Activation, tile: int) -> Values:
     fields |= watch(0, TileCounter.RING_WRITE, -1, level=level, side=1) | signal("done", level)
     fields["flush_level"] = len(dims)
     return fields
-
-
-def finish(b: ProgramBuilder) -> None:
-    """Wait until everything sent has arrived, then reset the turns."""
-    b.tile_fence(reset=LAYER_COUNTERS)
-    reset, turns = 1 << ScalarCounter.PRODUCER_A, 1 << TileCounter.RING_PRODUCER_A
-    waits: Values = {"wait5.value": b.producer_turns, "wait5.enable": 1}
-    if b.ring_b_rows:
-        waits |= {"wait6.value": b.ring_b_rows, "wait6.enable": 1}
-        reset |= 1 << ScalarCounter.PRODUCER_B
-        turns |= 1 << TileCounter.RING_PRODUCER_B
-    b.emit("scalar_fence", waits, tiles=ALL_TILES, reset=reset, engines=0xC)
-    b.barrier(reset=turns)

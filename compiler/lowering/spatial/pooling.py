@@ -12,7 +12,7 @@ from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import LANES, TILES
 from compiler.lowering.builder import ProgramBuilder, Values, signal, walk
 from compiler.lowering.spatial.buffers import stack_wide
-from compiler.lowering.spatial.geometry import Activation, Image, Slab, Span, Window, by_content, many, merge_dims
+from compiler.lowering.spatial.geometry import Activation, Slab, Window, by_content, many, merge_dims
 from compiler.lowering.spatial.state import Books
 
 PIXELS_PER_ROW = 4
@@ -97,13 +97,6 @@ def regions(layer: Pool, source: Activation, target: Activation) -> dict[int, Re
             found[tile] = Region(source.address + slab.offset(need[0].start, need[1].start), target.own_address(tile), slab,
                                  target.slab(tile), len(need[0]), len(need[1]), len(rows), len(columns))
     return found
-
-
-def whole(image: Image, source_address: int, target_address: int) -> Region:
-    """Return the region of a tile that holds the whole image and reduces it to one pixel."""
-    slab = Slab(Span(0, image.height), Span(0, image.width), image.padded)
-    return Region(source_address, target_address, slab, Slab(Span(0, 1), Span(0, 1), image.padded), image.height,
-                  image.width, 1, 1)
 
 
 def emit_pool(b: ProgramBuilder, books: Books, layer: Pool, tiles: dict[int, Region], wide: int, ones: int) -> None:

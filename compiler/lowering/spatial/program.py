@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import TILES, WIDE_ROWS
 from compiler.lowering.builder import LAYER_COUNTERS, Program, ProgramBuilder
-from compiler.lowering.dense import RECEIVE_ROW, begin
+from compiler.lowering.dense import RECEIVE_ROW, begin, finish_rings
 from compiler.lowering.spatial.addition import CONSTANT_WORDS, FIRST_WIDE_ROW, Addition, emit_addition
 from compiler.lowering.spatial.buffers import Lifetime, NarrowMemory
 from compiler.lowering.spatial.convolution import Convolution, emit_convolution
 from compiler.lowering.spatial.geometry import Activation
 from compiler.lowering.spatial.halo import Readiness, emit_halo
 from compiler.lowering.spatial.infeed import Infeed, emit_infeed, place_infeed, wide_rows
-from compiler.lowering.spatial.outfeed import emit_outfeed, finish
+from compiler.lowering.spatial.outfeed import emit_outfeed
 from compiler.lowering.spatial.pooling import Pool, emit_pool, first_wide_row, regions
 from compiler.lowering.spatial.state import Books
+from compiler.lowering.spatial.tail import Tail, emit_tail
 from compiler.memory.plan import Piece
 
 Layer = Convolution | Pool | Addition
@@ -37,13 +38,16 @@ class SpatialNetwork:
     activations:
         Number -> image; the numbers are the tensors of the graph.
     source, target:
-        Input and output of the whole network.
+        First and last image.
+    tail:
+        What comes behind the last image.
     """
 
     layers: tuple[Layer, ...]
     activations: Mapping[int, Activation]
     source: int
     target: int
+    tail: Tail | None = None
 
     @property
     def convolutions(self) -> tuple[Convolution, ...]:
@@ -67,10 +71,11 @@ class SpatialNetwork:
             return layer.blocks(self.pixels(layer), self.top_row(layer)).lowest
         return FIRST_WIDE_ROW if isinstance(layer, Addition) else first_wide_row(self.activations[layer.source])
 
-    @property
-    def staging_row(self) -> int:
-        """Lowest wide row that the program uses for itself."""
+    def staging_row(self, streamed: Sequence[bool]) -> int:
+        """Lowest wide row that the program uses for itself, with these dense layers streamed."""
         rows = [self.lowest_row(layer) for layer in self.layers]
+        if self.tail is not None:
+            rows.append(self.tail.lowest_row(streamed))
         return min([*rows, *wide_rows(self.activations[self.source].image), RECEIVE_ROW])
 
 
@@ -98,6 +103,8 @@ def place(network: SpatialNetwork) -> Memory:
     """Place all activations: step 0 is the input, step i + 1 is layer i."""
     lives, owner = _lifetimes(network)
     memory = NarrowMemory()
+    if network.tail is not None:
+        memory.place(Lifetime(network.tail.size, len(network.layers) + 1, len(network.layers) + 1))
     addresses = memory.place_all(lives)
     placed = {t: replace(a, address=addresses[owner[t]]) for t, a in network.activations.items()}
     infeed = place_infeed(network.activations[network.source].image, memory)
@@ -151,9 +158,13 @@ def spatial_program(network: SpatialNetwork, memory: Memory, pieces: Mapping[str
     emit_infeed(writer.b, memory.infeed, memory.activations[network.source], input_name, input_bytes)
     for index, layer in enumerate(network.layers):
         writer.layer(index, layer)
-    writer.settle()
-    emit_outfeed(writer.b, memory.activations[network.target], output_name, output_bytes)
-    finish(writer.b)
+    last = memory.activations[network.target]
+    if network.tail is None:
+        writer.settle()
+        emit_outfeed(writer.b, last, output_name, output_bytes)
+    else:
+        emit_tail(writer.b, writer.books, network.tail, last, output_name, output_bytes)
+    finish_rings(writer.b)
     return writer.b.finish(first_register=4)
 
 

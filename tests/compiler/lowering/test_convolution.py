@@ -66,6 +66,23 @@ class Net:
         self.x = self.b.pool(kind, self.x, size, stride=stride, padding=padding)
         return self
 
+    def pool_all(self, kind: str = "AVERAGE_POOL_2D") -> Net:
+        self.x = self.b.pool(kind, self.x, self.b.shape(self.x)[1:3], stride=(2, 2), padding="VALID")
+        return self
+
+    def mean(self, keep: bool = True) -> Net:
+        self.x = self.b.mean(self.x, (1, 2), keep_dims=keep)
+        return self
+
+    def dense(self, outputs: int, activation: str = "NONE") -> Net:
+        """FULLY_CONNECTED, behind images of all their pixels."""
+        inputs = int(np.prod(self.b.shape(self.x)))
+        flat = self.x if len(self.b.shape(self.x)) == 2 else self.b.reshape(self.x, (1, inputs))
+        w = self.b.quantized_weights(self.rng.normal(size=(outputs, inputs)), per_channel=self.per_channel)
+        self.x = self.b.fully_connected(flat, w, self.b.bias(self.rng.normal(size=outputs), flat, w),
+                                        scale=0.05 * float(np.sqrt(inputs)), zero_point=self.zero, activation=activation)
+        return self
+
     def model(self) -> Model:
         return parse_model(serialize_model(self.b.build(self.x)))
 
@@ -124,6 +141,11 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "max pool 3x3": lambda: Net((15, 17, 4)).conv(72).pool("MAX_POOL_2D", 3, 2, "SAME").conv(8),
     "average pool": lambda: Net((16, 20, 8)).conv(68).pool("AVERAGE_POOL_2D", 2, 2).conv(8, 1),
     "pool at the end": lambda: Net((13, 16, 8)).conv(8).pool("MAX_POOL_2D", 3, 1),
+    "mean": lambda: Net((14, 14, 8)).conv(24).mean(),
+    "mean and dense": lambda: Net((14, 14, 8)).conv(136, stride=2).mean(keep=False).dense(70, "RELU").dense(5),
+    "pooled classifier": lambda: Net((7, 5, 8)).conv(40).pool_all().conv(100, 1),
+    "flattened": lambda: Net((10, 12, 3)).conv(6).dense(20).dense(3),
+    "flattened image": lambda: Net((8, 8, 4)).dense(20),
     "pointwise chunks": lambda: Net((5, 8, 256)).conv(320, 1),
 }
 
