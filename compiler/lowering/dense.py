@@ -8,7 +8,7 @@ tile that uses them. The forms and their order follow the official compiler 16.0
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -172,14 +172,16 @@ def staging_row(layers: Sequence[DenseLayer], streamed: Sequence[bool]) -> int:
     return lowest
 
 
-def dense_program(layers: Sequence[DenseLayer], input_name: str, output_name: str, *, input_bytes: int,
-                  output_bytes: int) -> Program:
+def dense_program(layers: Sequence[DenseLayer], input_name: str, output_name: str, *, input_bytes: int, output_bytes: int,
+                  behind: Callable[[ProgramBuilder, Sequence[Slice]], Sequence[Slice]] | None = None) -> Program:
     """Write the program of a chain of dense layers.
 
     Parameters
     ----------
     input_bytes, output_bytes:
         Host transfers, bytes.
+    behind:
+        Emits what follows the layers; takes and gives the slices of a vector.
     """
     b = ProgramBuilder()
     buffers = allocate(layers)
@@ -195,7 +197,7 @@ def dense_program(layers: Sequence[DenseLayer], input_name: str, output_name: st
         else:
             compute(b, layer, layer.row, buffers.outputs[i])
         slices = [Slice(t, buffers.outputs[i] // 4, layer.bytes_on(t) // 4) for t in range(layer.tiles)]
-    emit_vector_output(b, slices, output_name, output_bytes)
+    emit_vector_output(b, slices if behind is None else behind(b, slices), output_name, output_bytes)
     finish_rings(b)
     return b.finish(first_register=4)
 

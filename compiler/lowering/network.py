@@ -6,28 +6,36 @@ Chains of FULLY_CONNECTED with fused activations, and the border operators that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
-from compiler.facts import PARAMETER_LINE_BYTES
+import numpy as np
+
+from compiler.facts import NARROW_BYTES, PARAMETER_LINE_BYTES
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import (
     ACTIVATION_NAMES,
     bias_values,
     clamp,
     multipliers,
+    quantization,
     unsigned_weights,
     zero_point,
 )
+from compiler.lowering.builder import ProgramBuilder
 from compiler.lowering.caching_program import CacheSegment, caching_program
-from compiler.lowering.dense import DenseLayer, allocate, dense_program, staging_row
+from compiler.lowering.dense import DenseLayer, Slice, allocate, dense_program, staging_row
 from compiler.lowering.lowered import LoweredNetwork, refusal
 from compiler.lowering.parameters import Bytes, DenseParameters, dense_blob, round_up
 from compiler.lowering.refusal import LoweringRefusal
+from compiler.lowering.softmax import SUM_ROW, Scratch, SoftmaxLayer, softmax_of
 from compiler.mapping import Status, Subgraph, Verdict
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
-from compiler.memory.plan import ModelPlan
+from compiler.memory.plan import ModelPlan, Piece
 
 _FUSED = (0, 1, 2, 3)
+_SOFTMAX_SCALE = 1 / 256
 
 
 def _is_vector(t: Tensor) -> bool:
@@ -88,6 +96,56 @@ def dense_layer(graph: Graph, op: Operator, weights: Bytes | None = None) -> Den
     return DenseLayer(op.title, parameters, None, zero_point(x), zero_point(y), low, high)
 
 
+def softmax_objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Say why a softmax by itself cannot be emitted; None when it can."""
+    x, y = graph.tensors[op.inputs[0]], graph.output(op)
+    if x.type is not y.type or x.quantization is None or y.quantization is None:
+        return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")
+    if not _is_vector(x):
+        return refusal(op, f"its input {x.name} of shape {list(x.shape)} is more than one vector.", "Use batch size 1.")
+    if quantization(y).scale != _SOFTMAX_SCALE or zero_point(y) != 0:
+        return refusal(op, f"its result {y.name} has scale {quantization(y).scale}; the chip gives steps of 1/256.",
+                       "Convert with the fixed output range of SOFTMAX.")
+    return None
+
+
+def softmax_layer(graph: Graph, op: Operator) -> SoftmaxLayer:
+    """Read a SOFTMAX."""
+    x = graph.tensors[op.inputs[0]]
+    scale = np.float32(quantization(x).scales[0] * np.float32(op.options.beta))
+    return SoftmaxLayer(op.title, x.shape[-1], scale, zero_point(x))
+
+
+def softmax_tensors(layer: SoftmaxLayer | None) -> list[ParameterTensor]:
+    """Return what a softmax asks of parameter memory."""
+    tables = layer.tables if layer is not None else ()
+    return [ParameterTensor(f"{layer.name} table {i}", Kind.LOCAL, layer.words, len(t)) for i, t in enumerate(tables)
+            if layer is not None]
+
+
+def placed_softmax(graph: Graph, layer: SoftmaxLayer | None, pieces: Sequence[Sequence[Piece]]) -> SoftmaxLayer | None:
+    """Give the tables of a softmax their rows.
+
+    Raises
+    ------
+    LoweringRefusal
+        When they found no room.
+    """
+    if layer is None:
+        return None
+    if not all(pieces):
+        op = next(o for o in graph.operators if o.title == layer.name)
+        raise LoweringRefusal(op.index, refusal(op, "its tables do not fit the on-chip memory.", "Compile the model alone."))
+    return replace(layer, rows=tuple(p[0].row for p in pieces))
+
+
+def softmax_segments(layer: SoftmaxLayer | None) -> list[list[CacheSegment]]:
+    """Return where the lines of the tables go."""
+    if layer is None:
+        return []
+    return [[CacheSegment(0, row, layer.words, 16)] for row in layer.rows]
+
+
 class DenseNetwork:
     """A chain of dense layers: demand first, programs when the memory is planned.
 
@@ -106,7 +164,9 @@ class DenseNetwork:
         self.graph = graph
         self.subgraph = subgraph
         self.operators = self._chain()
-        self.layers = [dense_layer(graph, op) for op in self.operators]
+        self.layers = [dense_layer(graph, op) for op in self.operators if op.name == "FULLY_CONNECTED"]
+        last = self.operators[-1]
+        self.softmax = softmax_layer(graph, last) if last.name == "SOFTMAX" else None
 
     def _chain(self) -> list[Operator]:
         """Check that the operators form one chain; returns its dense layers."""
@@ -122,7 +182,12 @@ class DenseNetwork:
                                       f"{users[0].title}; only unbranched chains are generated so far."))
             op = users[0]
             seen += 1
-            if op.name == "FULLY_CONNECTED":
+            if chain and chain[-1].name == "SOFTMAX" and op.name in ("FULLY_CONNECTED", "SOFTMAX"):
+                raise LoweringRefusal(op.index, refusal(op, f"computes with the result of {chain[-1].title}; nothing "
+                                                            "behind a softmax is generated.", "It runs on the CPU."))
+            if op.name == "SOFTMAX" and not chain:
+                raise LoweringRefusal(op.index, refusal(op, "is only generated behind a dense layer."))
+            if op.name in ("FULLY_CONNECTED", "SOFTMAX"):
                 chain.append(op)
             current = op.outputs[0]
             if current in self.subgraph.outputs and self._goes_on(current):
@@ -160,13 +225,17 @@ class DenseNetwork:
             A plan made before: layers that it streams need rows of wide memory to pass through.
         """
         streamed = [plan is not None and not plan.cached(i) for i in range(len(self.layers))]
-        return ModelDemand(name, tuple(parameter_tensor(layer) for layer in self.layers), staging_row(self.layers, streamed))
+        row = staging_row(self.layers, streamed)
+        tensors = [*(parameter_tensor(layer) for layer in self.layers), *softmax_tensors(self.softmax)]
+        return ModelDemand(name, tuple(tensors), row if self.softmax is None else min(row, SUM_ROW))
 
     def lower(self, plan: ModelPlan) -> LoweredNetwork:
         """Write the programs for a memory plan: layers without memory are streamed."""
         placed, segments = [], []
         cached, streamed = b"", b""
-        for layer, pieces in zip(self.layers, plan.pieces, strict=True):
+        count = len(self.layers)
+        softmax = placed_softmax(self.graph, self.softmax, plan.pieces[count:])
+        for layer, pieces in zip(self.layers, plan.pieces[:count], strict=True):
             placed.append(replace(layer, row=pieces[0].row if pieces else None))
             blob = dense_blob(layer.parameters)
             if pieces:
@@ -176,10 +245,22 @@ class DenseNetwork:
                 streamed += blob
         buffers = allocate(placed)
         source, target = self.graph.tensors[self.subgraph.inputs[0]], self.graph.tensors[self.subgraph.outputs[0]]
+        end = Scratch(max(buffers.used, 4 * softmax.words), softmax.words).end if softmax is not None else buffers.used
+        if end > NARROW_BYTES:
+            last = self.operators[-1]
+            raise LoweringRefusal(last.index, refusal(last, f"needs {end} bytes of narrow memory on tile 0, the limit is "
+                                                            f"{NARROW_BYTES}.", "Use fewer classes."))
+        behind = None if softmax is None else partial(_softmax_behind, softmax, end)
         program = dense_program(placed, source.name, target.name, input_bytes=round_up(source.elements, 8),
-                                output_bytes=round_up(target.elements, 8))
+                                output_bytes=round_up(target.elements, 8), behind=behind)
+        segments += softmax_segments(softmax)
+        cached += b"".join(softmax.tables) if softmax is not None else b""
         caching = caching_program(segments) if segments else None
-        return LoweredNetwork(program, caching, cached, streamed, buffers.used)
+        return LoweredNetwork(program, caching, cached, streamed, end)
+
+
+def _softmax_behind(layer: SoftmaxLayer, end: int, b: ProgramBuilder, slices: Sequence[Slice]) -> Sequence[Slice]:
+    return [softmax_of(b, layer, slices, end)]
 
 
 def parameter_tensor(layer: DenseLayer) -> ParameterTensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from compiler.graph import Graph, Operator
 from compiler.lowering.lowered import refusal
-from compiler.lowering.network import DenseNetwork, dense_objection, quantize_objection
+from compiler.lowering.network import DenseNetwork, dense_objection, quantize_objection, softmax_objection
 from compiler.lowering.spatial.network import ImageNetwork
 from compiler.lowering.spatial.objections import (
     addition_objection,
@@ -42,6 +42,8 @@ def objection(graph: Graph, op: Operator) -> Verdict | None:
         return _OBJECTIONS[op.name](graph, op)
     if op.name == "FULLY_CONNECTED":
         return dense_objection(graph, op)
+    if op.name == "SOFTMAX":
+        return softmax_objection(graph, op)
     if op.name == "QUANTIZE":
         return quantize_objection(graph, op)
     if op.name == "RESHAPE":

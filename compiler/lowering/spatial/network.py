@@ -26,9 +26,18 @@ from compiler.lowering.arithmetic import (
 from compiler.lowering.caching_program import CacheSegment, caching_program
 from compiler.lowering.dense import DenseLayer
 from compiler.lowering.lowered import LoweredNetwork, refusal
-from compiler.lowering.network import dense_layer, dense_segments, parameter_tensor
+from compiler.lowering.network import (
+    dense_layer,
+    dense_segments,
+    parameter_tensor,
+    placed_softmax,
+    softmax_layer,
+    softmax_segments,
+    softmax_tensors,
+)
 from compiler.lowering.parameters import DenseParameters, dense_blob, round_up
 from compiler.lowering.refusal import LoweringRefusal
+from compiler.lowering.softmax import SoftmaxLayer
 from compiler.lowering.spatial.addition import Addition
 from compiler.lowering.spatial.convolution import Convolution
 from compiler.lowering.spatial.geometry import Activation, Image, Region, Span, Window, needed_by
@@ -81,6 +90,7 @@ class ImageNetwork:
         self._last_vector = -1
         self._mean: Pool | None = None
         self._dense: list[DenseLayer] = []
+        self._softmax: SoftmaxLayer | None = None
         self._operators: dict[str, Operator] = {}
         self.network = self._read()
         self._check()
@@ -115,7 +125,7 @@ class ImageNetwork:
         if self._tail_source is not None:
             self._check_tail_is_last()
             target = self._tail_source
-            tail = Tail(_image(self.graph.tensors[target]), self._mean, tuple(self._dense))
+            tail = Tail(_image(self.graph.tensors[target]), self._mean, tuple(self._dense), self._softmax)
         if not layers and tail is None:
             first = self.graph.operators[self.subgraph.operators[0]]
             raise LoweringRefusal(first.index, refusal(first, "has nothing to compute beside it on the Edge TPU."))
@@ -146,11 +156,18 @@ class ImageNetwork:
                                                         "one vector goes on behind the images."))
         if op.name in _ALIASES:
             pass
+        elif self._softmax is not None:
+            raise LoweringRefusal(op.index, refusal(op, f"computes with the result of {self._softmax.name}; nothing "
+                                                        "behind a softmax is generated.", "It runs on the CPU."))
+        elif op.name == "SOFTMAX":
+            if self._mean is None and not self._dense:
+                raise LoweringRefusal(op.index, refusal(op, "over the pixels of an image is not generated yet."))
+            self._softmax = softmax_layer(self.graph, op)
         elif op.name in POOLS or op.name == "MEAN":
             if self._dense or self._mean is not None:
                 raise LoweringRefusal(op.index, refusal(op, "reduces a vector; that is not generated."))
             self._mean = self._whole_pool(op)
-        elif op.name == "FULLY_CONNECTED" or op.name == "CONV_2D":
+        elif op.name in ("FULLY_CONNECTED", "CONV_2D"):
             self._dense.append(self._dense_layer(op))
         else:
             raise LoweringRefusal(op.index, refusal(op, "code for this operator on a vector behind images is not generated "
@@ -160,7 +177,7 @@ class ImageNetwork:
 
     def _check_tail_is_last(self) -> None:
         last = self.subgraph.outputs[0]
-        if last != self._last_vector or (self._mean is None and not self._dense):
+        if last != self._last_vector or (self._mean is None and not self._dense and self._softmax is None):
             op = self.graph.producers[self._last_vector]
             raise LoweringRefusal(op.index, refusal(op, f"{self.graph.tensors[self._last_vector].name} is a vector that "
                                                         "nothing on the Edge TPU computes with."))
@@ -367,6 +384,7 @@ class ImageNetwork:
         tensors = [ParameterTensor(layer.name, Kind.RING, layer.kernel.cached_rows, 64 * layer.kernel.lines,
                                    depthwise=layer.kernel.depthwise) for layer in self.network.convolutions]
         tensors += [parameter_tensor(layer) for layer in self._dense]
+        tensors += softmax_tensors(self._softmax)
         first = len(self.network.convolutions)
         streamed = [plan is not None and not plan.cached(first + i) for i in range(len(self._dense))]
         return ModelDemand(name, tuple(tensors), self.network.staging_row(streamed))
@@ -389,6 +407,8 @@ class ImageNetwork:
                     "are not streamed yet.", "Compile the model alone or make it smaller."))
         pieces_of = {layer.name: pieces for layer, pieces in zip(convolutions, plan.pieces[:count], strict=True)}
         network, dense = self._with_rows(plan.pieces[count:])
+        softmax = network.tail.softmax if network.tail is not None else None
+        tables = softmax.tables if softmax is not None else ()
         source, target = self.graph.tensors[self.subgraph.inputs[0]], self.graph.tensors[self.subgraph.outputs[0]]
         image = self.network.activations[self.network.target].image
         output = sum(image.pixels(t) for t in range(TILES)) * image.padded
@@ -404,18 +424,22 @@ class ImageNetwork:
         kernels = [layer.kernel for layer in convolutions]
         segments = [cache_segments(k, p) for k, p in zip(kernels, plan.pieces[:count], strict=True)]
         segments += [dense_segments(layer, layer.row) for layer in dense if layer.row is not None]
+        segments += softmax_segments(softmax)
         caching = caching_program(segments) if segments else None
         cached = [k.blob for k in kernels] + [dense_blob(layer.parameters) for layer in dense if layer.row is not None]
+        cached += tables
         streamed = b"".join(dense_blob(layer.parameters) for layer in dense if layer.row is None)
         return LoweredNetwork(program, caching, b"".join(cached), streamed, self.memory.used)
 
     def _with_rows(self, pieces: Sequence[Sequence[Piece]]) -> tuple[SpatialNetwork, list[DenseLayer]]:
         """Give the dense layers their rows in wide memory."""
-        dense = [replace(layer, row=own[0].row if own else None) for layer, own in zip(self._dense, pieces, strict=True)]
+        own = pieces[:len(self._dense)]
+        dense = [replace(layer, row=p[0].row if p else None) for layer, p in zip(self._dense, own, strict=True)]
         tail = self.network.tail
         if tail is None:
             return self.network, dense
-        return replace(self.network, tail=replace(tail, layers=tuple(dense))), dense
+        softmax = placed_softmax(self.graph, tail.softmax, pieces[len(self._dense):])
+        return replace(self.network, tail=replace(tail, layers=tuple(dense), softmax=softmax)), dense
 
 
 def cache_segments(kernel: Kernel, pieces: tuple[Piece, ...]) -> list[CacheSegment]:

@@ -26,6 +26,7 @@ from compiler.lowering.dense import (
     stream,
 )
 from compiler.lowering.parameters import Bytes
+from compiler.lowering.softmax import SUM_ROW, Scratch, SoftmaxLayer, softmax_of
 from compiler.lowering.spatial.geometry import Activation, Image, Slab, Span
 from compiler.lowering.spatial.pooling import Pool, Region, emit_pool, wide_rows_of
 from compiler.lowering.spatial.state import Books
@@ -41,6 +42,8 @@ class Tail:
         Mean (or maximum) over all pixels; None when the pixels themselves are the vector.
     layers:
         Dense layers.
+    softmax:
+        What follows on tile 0.
     image:
         The last image.
     """
@@ -48,6 +51,7 @@ class Tail:
     image: Image
     mean: Pool | None
     layers: tuple[DenseLayer, ...]
+    softmax: SoftmaxLayer | None = None
 
     @property
     def gathered(self) -> int:
@@ -73,7 +77,10 @@ class Tail:
     def size(self) -> int:
         """Bytes of narrow memory, from address 0."""
         dense = self.buffers.used if self.layers else 0
-        return max(dense, self.ones + 4 if self.mean is not None else self.gathered)
+        before = max(dense, self.ones + 4 if self.mean is not None else self.gathered)
+        if self.softmax is None:
+            return before
+        return Scratch(max(before, 4 * self.softmax.words), self.softmax.words).end
 
     @property
     def line(self) -> Slab:
@@ -82,7 +89,7 @@ class Tail:
 
     def lowest_row(self, streamed: Sequence[bool]) -> int:
         """Lowest wide row in use."""
-        rows = [SEND_ROW]
+        rows = [SEND_ROW if self.softmax is None else SUM_ROW]
         if self.mean is not None:
             rows.append(WIDE_ROWS - wide_rows_of(self.line))
         rows += [StreamBuffers.of(layer.parameters).lowest for layer, s in zip(self.layers, streamed, strict=True) if s]
@@ -135,6 +142,8 @@ def emit_tail(b: ProgramBuilder, books: Books, tail: Tail, source: Activation, n
         else:
             compute(b, layer, layer.row, out)
         slices = [Slice(t, out // 4, layer.bytes_on(t) // 4) for t in range(layer.tiles)]
+    if tail.softmax is not None:
+        slices = [softmax_of(b, tail.softmax, slices, tail.size)]
     emit_vector_output(b, slices, name, size)
 
 

@@ -83,6 +83,10 @@ class Net:
                                         scale=0.05 * float(np.sqrt(inputs)), zero_point=self.zero, activation=activation)
         return self
 
+    def softmax(self) -> Net:
+        self.x = self.b.softmax(self.x)
+        return self
+
     def model(self) -> Model:
         return parse_model(serialize_model(self.b.build(self.x)))
 
@@ -144,6 +148,10 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "mean": lambda: Net((14, 14, 8)).conv(24).mean(),
     "mean and dense": lambda: Net((14, 14, 8)).conv(136, stride=2).mean(keep=False).dense(70, "RELU").dense(5),
     "pooled classifier": lambda: Net((7, 5, 8)).conv(40).pool_all().conv(100, 1),
+    "softmax of 10": lambda: Net((8, 8, 8)).conv(12).mean(keep=False).dense(10).softmax(),
+    "softmax of 4": lambda: Net((8, 8, 8)).conv(12).mean(keep=False).dense(4).softmax(),
+    "softmax of 72": lambda: Net((8, 8, 8)).conv(72).pool_all().conv(72, 1, activation="NONE").softmax(),
+    "softmax of 1001": lambda: Net((8, 8, 8)).conv(12).mean(keep=False).dense(1001).softmax(),
     "flattened": lambda: Net((10, 12, 3)).conv(6).dense(20).dense(3),
     "flattened image": lambda: Net((8, 8, 4)).dense(20),
     "pointwise chunks": lambda: Net((5, 8, 256)).conv(320, 1),
