@@ -237,15 +237,9 @@ class ImageNetwork:
         self._padding[y.index] = _Padding((pads[1][0], pads[1][1]), (pads[2][0], pads[2][1]))
 
     def _convolution(self, op: Operator) -> Convolution:
-        x, w, bias = (self.graph.input(op, i) for i in range(3))
-        y = self.graph.output(op)
-        assert x is not None and w is not None and w.quantization is not None  # checked by the objection
+        x, w, y = self.graph.tensors[op.inputs[0]], self.graph.tensors[op.inputs[1]], self.graph.output(op)
         low, high = clamp(y, op.options.fusedActivationFunction)
-        outputs = y.shape[-1]
-        base = DenseParameters(np.zeros((outputs, 0), np.uint8), zero_point(w), w.quantization.per_channel,
-                               multipliers(x, w, y), bias_values(bias, outputs))
-        image = _image(y)
-        kernel = _kernel(op, x, w, base, max(image.pixels(t) for t in range(TILES)))
+        kernel = kernel_of(self.graph, op)
         return Convolution(op.title, kernel, self._resolve(x.index), y.index, self._windows(op, x, w), zero_point(x),
                            zero_point(y), low, high)
 
@@ -490,11 +484,19 @@ def _image(t: Tensor) -> Image:
     return Image(height, width, channels)
 
 
-def _kernel(op: Operator, x: Tensor, w: Tensor, base: DenseParameters, pixels: int) -> Kernel:
+def kernel_of(graph: Graph, op: Operator) -> Kernel:
+    """Put the parameters of a convolution into the order of the chip."""
+    x, w, bias = (graph.input(op, i) for i in range(3))
+    y = graph.output(op)
+    assert x is not None and w is not None and w.quantization is not None  # checked by the objection
+    outputs = y.shape[-1]
+    base = DenseParameters(np.zeros((outputs, 0), np.uint8), zero_point(w), w.quantization.per_channel,
+                           multipliers(x, w, y), bias_values(bias, outputs))
+    image = _image(y)
+    pixels = max(image.pixels(t) for t in range(TILES))
     filters = unsigned_weights(w)
     if op.name == "CONV_2D":
         return convolution_kernel(filters, base, pixels=pixels)
     if x.shape[-1] == 1:
         return convolution_kernel(filters.transpose(3, 1, 2, 0), base, pixels=pixels)
     return depthwise_kernel(filters[0], base)
-

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from compiler.beagle.judge import try_executables
 from compiler.beagle.reference import evaluate
@@ -164,3 +166,60 @@ def test_shapes_that_nobody_has_compiled(name: str, kind: TensorType, monkeypatc
     original = Net.__init__
     monkeypatch.setattr(Net, "__init__", lambda self, shape: original(self, shape, kind))
     check(NETWORKS[name]().model())
+
+
+LAYERS = st.one_of(
+    st.tuples(st.just("conv"), st.integers(1, 90), st.tuples(st.integers(1, 3), st.integers(1, 3)), st.integers(1, 2),
+              st.sampled_from(["SAME", "VALID"]), st.sampled_from(["NONE", "RELU", "RELU6"])),
+    st.tuples(st.just("depthwise"), st.sampled_from([1, 3]), st.integers(1, 2), st.sampled_from(["SAME", "VALID"])),
+    st.tuples(st.just("residual")),
+    st.tuples(st.just("pool"), st.sampled_from(["MAX_POOL_2D", "AVERAGE_POOL_2D"])),
+)
+
+
+def build(shape: tuple[int, int, int], layers: list[tuple[object, ...]], kind: TensorType, per_channel: bool,
+          seed: int) -> Model:
+    net = Net(shape, kind, per_channel=per_channel, seed=seed)
+    for name, *arguments in layers:
+        if name == "conv":
+            outputs, kernel, stride, padding, activation = arguments
+            net.conv(outputs, kernel, stride=stride, padding=padding, activation=activation)  # type: ignore[arg-type]
+        elif name == "depthwise":
+            size, stride, padding = arguments
+            net.depthwise(size, stride=stride, padding=padding)  # type: ignore[arg-type]
+        elif name == "residual":
+            net.residual()
+        else:
+            net.pool(str(arguments[0]), 2, 2)
+    return net.model()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.tuples(st.integers(14, 24), st.sampled_from([12, 16, 20]), st.sampled_from([1, 3, 4, 6, 8, 40])),
+       st.lists(LAYERS, min_size=1, max_size=3), st.booleans(), st.booleans(), st.integers(0, 99))
+def test_random_networks(shape: tuple[int, int, int], layers: list[tuple[object, ...]], int8: bool, per_channel: bool,
+                         seed: int) -> None:
+    """What compiles computes the right values; what does not says why and stays on the CPU."""
+    model = build(shape, layers, TensorType.INT8 if int8 else TensorType.UINT8, per_channel, seed)
+    compiled = compile_model(model)
+    if compiled.on_cpu:
+        assert all(v.reason for v in compiled.mapped.verdicts if not v.mapped)
+    else:
+        check(model)
+
+
+@pytest.mark.parametrize("name", ["chunks", "depthwise", "residuals", "max pool 3x3", "pooled classifier", "softmax of 10"])
+def test_any_order_of_engines_gives_the_same_outputs_and_the_judge_finds_nothing(name: str) -> None:
+    check(NETWORKS[name]().model(), seeds=(1, 2, 3), judge=True)
+
+
+@pytest.mark.parametrize(("net", "reason"), [
+    (lambda: Net((64, 64, 325)).conv(400), "the limit is 196608"),
+    (lambda: Net((8, 8, 4)).conv(8, 7), "no neighbouring tile holds"),
+    (lambda: Net((9, 9, 3)).conv(8), "no multiple of 4 bytes"),
+    (lambda: Net((12, 12, 8)).pool("AVERAGE_POOL_2D", 3, 1, "SAME"), "at the border"),
+], ids=["memory", "reach", "alignment", "border"])
+def test_what_is_not_generated_stays_on_the_cpu_with_the_true_reason(net: Callable[[], Net], reason: str) -> None:
+    compiled = compile_model(net().model())
+    assert compiled.on_cpu == 1
+    assert reason in next(v.reason for v in compiled.mapped.verdicts if v.reason)
