@@ -241,12 +241,14 @@ def compiles(pair: PairUnderTest) -> Result:
     if (short := _coverage(pair)) is not None:
         return short
     identical, differ, values = True, 0, 0
+    graph = pair.source.main
+    names = {t.name: t.index for t in graph.tensors}
     for sample in range(pair.samples):
         rng = np.random.default_rng(pair.seed + sample)
         for ours, (_, theirs) in zip(_our_packages(pair), pair.packages, strict=True):
             identical &= [c.data for e in ours.executables for c in e.chunks] == [
                 c.data for e in theirs.executables for c in e.chunks]
-            tensors = {layer.name: rng.integers(0, 256, layer.y * layer.x * layer.z, np.uint8)
+            tensors = {layer.name: _random_tensor(graph.tensors[names[layer.name]], rng)
                        for layer in theirs.execution.inputs}
             a, _, left = run_package(ours, tensors)
             b, _, _ = run_package(theirs, tensors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from compiler.beagle.judge import try_executables
 from compiler.beagle.reference import evaluate
 from compiler.beagle.simulator import Machine
 from compiler.compile import CompiledModel, compile_model
-from compiler.graph import Model, TensorType, parse_model, serialize_model
+from compiler.graph import Model, TensorType, parse_model, read_model, serialize_model
 from compiler.graph.build import GraphBuilder
 from compiler.package import Package, decode_output, encode_input
 from compiler.package.container import packages_of
@@ -223,3 +224,14 @@ def test_what_is_not_generated_stays_on_the_cpu_with_the_true_reason(net: Callab
     compiled = compile_model(net().model())
     assert compiled.on_cpu == 1
     assert reason in next(v.reason for v in compiled.mapped.verdicts if v.reason)
+
+
+def test_example_with_convolutions() -> None:
+    folder = Path(__file__).resolve().parents[3] / "examples" / "digits"
+    model = read_model(folder / "digits_conv.tflite")
+    compiled = check(model)
+    ((_, package),) = packages_of(parse_model(compiled.data))
+    with np.load(folder / "digits_test.npz") as data:
+        images, labels = data["inputs"][:20].reshape(-1, 1, 8, 8, 1), data["labels"][:20]
+    answers = [int(run(package, image).argmax()) for image in images]
+    assert np.mean(answers == labels) > 0.9
