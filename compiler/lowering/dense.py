@@ -412,15 +412,8 @@ def stream(b: ProgramBuilder, layer: DenseLayer, out: int, lines: int) -> int:
         _load_scaling(b, p, mask, src, groups, watch(0, TileCounter.RING_READ_A, 1, step=s.chunks))
     for (groups, lanes), mask in shapes.items():
         _multiply_stream(b, layer, s, out, groups, lanes, short, mask)
-    total = round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES)
-    _parameter_pointer(b, lines * PARAMETER_LINE_BYTES)
-    b.copy(6, 5)
-    b.copy(7, 4)
-    b.transfer_hint(BaseAddress.PARAMETER, "", lines * PARAMETER_LINE_BYTES, total)
-    b.descriptor(6, 7, 8, total, DmaTag.PARAMETERS)
-    count = total // PARAMETER_LINE_BYTES
-    b.emit("infeed", linear("fifo", lines % PARAMETER_FIFO_LINES, count, PARAMETER_FIFO_LINES // 2), signal("filled", 0),
-           watch(0, ScalarCounter.PARAMETER_INFEED, lines - PARAMETER_CREDITS, level=0))
+    count = round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES) // PARAMETER_LINE_BYTES
+    fetch_parameters(b, lines, count)
     for tile in range(layer.tiles):
         part = layer.groups_on(tile) * p.group_bytes // PARAMETER_LINE_BYTES
         b.emit("pop", linear("fifo", lines % PARAMETER_FIFO_LINES, part, PARAMETER_FIFO_LINES // 2), signal("credit", 0),
@@ -466,7 +459,19 @@ def _multiply_stream(b: ProgramBuilder, layer: DenseLayer, s: StreamBuffers, out
     )
 
 
-def _parameter_pointer(b: ProgramBuilder, offset: int) -> None:
+def fetch_parameters(b: ProgramBuilder, lines: int, count: int) -> None:
+    """Bring 64-byte lines of parameters from the host; ``lines`` have come before."""
+    parameter_pointer(b, lines * PARAMETER_LINE_BYTES)
+    b.copy(6, 5)
+    b.copy(7, 4)
+    total = count * PARAMETER_LINE_BYTES
+    b.transfer_hint(BaseAddress.PARAMETER, "", lines * PARAMETER_LINE_BYTES, total)
+    b.descriptor(6, 7, 8, total, DmaTag.PARAMETERS)
+    b.emit("infeed", linear("fifo", lines % PARAMETER_FIFO_LINES, count, PARAMETER_FIFO_LINES // 2), signal("filled", 0),
+           watch(0, ScalarCounter.PARAMETER_INFEED, lines - PARAMETER_CREDITS, level=0))
+
+
+def parameter_pointer(b: ProgramBuilder, offset: int) -> None:
     """Registers 5 (low) and 4 (high) := address of the parameters (registers 1 and 0) plus an offset."""
     if not offset:
         b.copy(5, 1)

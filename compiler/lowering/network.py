@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from compiler.facts import NARROW_BYTES, PARAMETER_LINE_BYTES
+from compiler.facts import NARROW_BYTES, PARAMETER_LINE_BYTES, WIDE_ROWS
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import (
     ACTIVATION_NAMES,
@@ -267,8 +267,9 @@ def parameter_tensor(layer: DenseLayer) -> ParameterTensor:
     """Return what a dense layer asks of parameter memory."""
     p = layer.parameters
     last = layer.groups_on(layer.tiles - 1) * p.group_rows
-    return ParameterTensor(layer.name, Kind.LOCAL, layer.groups_per_tile * p.group_rows,
-                           round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES), layer.tiles, last)
+    rows = layer.groups_per_tile * p.group_rows
+    return ParameterTensor(layer.name, Kind.LOCAL, rows, round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES),
+                           layer.tiles, last, cacheable=rows <= WIDE_ROWS)
 
 
 def dense_segments(layer: DenseLayer, row: int) -> list[CacheSegment]:

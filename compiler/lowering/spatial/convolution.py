@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compiler.beagle.isa.counters import ScalarCounter, TileCounter
-from compiler.facts import LANES, TILES, WIDE_ROW_BYTES, WIDE_ROWS
+from compiler.facts import LANES, PARAMETER_FIFO_LINES, TILES, WIDE_ROW_BYTES, WIDE_ROWS
 from compiler.lowering.builder import ProgramBuilder, Values, linear, signal, walk, watch
+from compiler.lowering.dense import fetch_parameters
 from compiler.lowering.parameters import DenseParameters
 from compiler.lowering.spatial.buffers import stack_wide
 from compiler.lowering.spatial.geometry import Activation, Dim, Span, Window, by_content, many, merge_dims
@@ -130,25 +131,50 @@ class Nest:
 
 def emit_convolution(b: ProgramBuilder, books: Books, layer: Convolution, source: Activation, target: Activation,
                      pieces: Sequence[Piece], top: int = WIDE_ROWS) -> None:
-    """Emit a convolution whose parameters are cached; it leaves wide rows from ``top`` on alone."""
+    """Emit a convolution.
+
+    Parameters
+    ----------
+    pieces:
+        Where its parameters are cached; empty when they are streamed.
+    top:
+        Wide rows from here on are left alone.
+    """
     active = [t for t in range(TILES) if target.image.pixels(t)]
     mask = sum(1 << t for t in active)
+    ring = RingUse(layer.kernel, not pieces)
     blocks = layer.blocks(max(target.image.pixels(t) for t in active), top)
-    _receive(b, books, layer, blocks, mask, active)
-    _load_scaling(b, books, layer, blocks, mask, active)
-    values = {t: _tensor_op(books, layer, blocks, source, target, t) for t in active}
+    _receive(b, books, layer, ring, blocks, mask, active)
+    _load_scaling(b, books, layer, ring, blocks, mask, active)
+    values = {t: _tensor_op(books, layer, ring, blocks, source, target, t) for t in active}
     shapes = {t: tuple(len(s) > 1 for s in target.image.own(t)) for t in active}
     for tiles, fields in by_content(values, also=shapes):
         b.tile("tensor_op", tiles, dict(fields))
-    _count(books, layer.kernel, active)
-    if layer.kernel.packed:
+    _count(books, layer.kernel, ring, active)
+    if ring.streamed:
+        _stream(b, books, layer.kernel, mask)
+    elif layer.kernel.packed:
         _send_packed(b, books, layer.kernel, pieces, mask)
     else:
         _send(b, pieces, mask)
 
 
-def _ring(kernel: Kernel) -> TileCounter:
-    return TileCounter.RING_READ_A if kernel.packed else TileCounter.RING_READ_B
+@dataclass(frozen=True)
+class RingUse:
+    """How the parameters of a kernel come: over ring B from their owners, or over ring A from the scalar core."""
+
+    kernel: Kernel
+    streamed: bool
+
+    @property
+    def a(self) -> bool:
+        """True for ring A."""
+        return self.streamed or self.kernel.packed
+
+    @property
+    def counter(self) -> TileCounter:
+        """Counter of chunks received."""
+        return TileCounter.RING_READ_A if self.a else TileCounter.RING_READ_B
 
 
 def _header_dims(kernel: Kernel) -> list[Dim]:
@@ -159,7 +185,7 @@ def _header_dims(kernel: Kernel) -> list[Dim]:
     return dims
 
 
-def _receive(b: ProgramBuilder, books: Books, layer: Convolution, blocks: WideBlocks, mask: int,
+def _receive(b: ProgramBuilder, books: Books, layer: Convolution, ring: RingUse, blocks: WideBlocks, mask: int,
              active: Sequence[int]) -> None:
     """Receive header and weights into their slots; a chunk may come when its slot has been used."""
     k = layer.kernel
@@ -171,7 +197,7 @@ def _receive(b: ProgramBuilder, books: Books, layer: Convolution, blocks: WideBl
         prefix = {"prefix.enable": 1, "prefix.level": level + int(k.chunks > 1), "prefix.start": blocks.header,
                   "prefix.count_m1": header - 1, "prefix.last": blocks.header + k.slots * header - 1,
                   "prefix.step": header}
-    name = "ring_receive_a" if k.packed else "ring_receive_b"
+    name = "ring_receive_a" if ring.a else "ring_receive_b"
     free = books.counts.get(TileCounter.PARAMETERS, active[0]) - (k.slots - 1)
     b.tile(name, mask, prefix,
            walk("dst", blocks.weights, dims, total_dims=4, mask=level, level=level, slot=k.rows if k.slots > 1 else 0),
@@ -182,7 +208,7 @@ def _scaling_lines(p: DenseParameters) -> int:
     return int(p.has_factor_row) + int(p.bias is not None)
 
 
-def _load_scaling(b: ProgramBuilder, books: Books, layer: Convolution, blocks: WideBlocks, mask: int,
+def _load_scaling(b: ProgramBuilder, books: Books, layer: Convolution, ring: RingUse, blocks: WideBlocks, mask: int,
                   active: Sequence[int]) -> None:
     """Copy multipliers and bias of each group into the scaling registers, one group ahead."""
     k = layer.kernel
@@ -191,19 +217,19 @@ def _load_scaling(b: ProgramBuilder, books: Books, layer: Convolution, blocks: W
     if not lines:
         return
     groups = [(k.groups, 0)] if k.groups > 1 else []
-    chunks = books.counts.get(_ring(k), active[0])
+    chunks = books.counts.get(ring.counter, active[0])
     done = books.counts.get(TileCounter.AVDATA, active[0])
     b.tile("wide_to_narrow", mask,
            walk("src", blocks.header, [(lines, 1), *groups], total_dims=4, mask=1, level=1,
                 slot=p.header_rows if k.slots > 1 else 0),
            walk("dst", 0 if p.has_factor_row else LANES, [(k.lanes // 2, 1), (lines, LANES), *groups], total_dims=6,
                 level=2, slot=LANES // 2),
-           watch(0, _ring(k), chunks + 1, step=k.chunks), watch(1, TileCounter.AVDATA, done - 1, level=2, side=1),
+           watch(0, ring.counter, chunks + 1, step=k.chunks), watch(1, TileCounter.AVDATA, done - 1, level=2, side=1),
            signal("done", 2), to_scaling=1, drop_level=1)
 
 
-def _tensor_op(books: Books, layer: Convolution, blocks: WideBlocks, source: Activation, target: Activation,
-               tile: int) -> Values:
+def _tensor_op(books: Books, layer: Convolution, ring: RingUse, blocks: WideBlocks, source: Activation,
+               target: Activation, tile: int) -> Values:
     """Fields of the tensor operation on one tile."""
     k = layer.kernel
     p = k.parameters
@@ -228,7 +254,7 @@ def _tensor_op(books: Books, layer: Convolution, blocks: WideBlocks, source: Act
                    slot=4 * k.rows if k.slots > 1 else 0)
     fields |= _partial_walk(blocks, nest)
     fields |= signal("parameters", level)
-    fields |= watch(0, _ring(k), books.counts.get(_ring(k), tile) + 1, level=level)
+    fields |= watch(0, ring.counter, books.counts.get(ring.counter, tile) + 1, level=level)
     if _scaling_lines(p):
         ready = books.counts.get(TileCounter.WIDE_TO_SCALING, tile)
         fields |= watch(1, TileCounter.WIDE_TO_SCALING, ready + 1, level=nest.group_level)
@@ -287,13 +313,24 @@ def _partial_walk(blocks: WideBlocks, nest: Nest) -> Values:
     return walk("partial", base, nest.zeros(), total_dims=8, level=level, slot=4)
 
 
-def _count(books: Books, kernel: Kernel, active: Sequence[int]) -> None:
+def _count(books: Books, kernel: Kernel, ring: RingUse, active: Sequence[int]) -> None:
     for tile in active:
         books.counts.add(TileCounter.AVDATA, tile, kernel.groups)
         books.counts.add(TileCounter.PARAMETERS, tile, kernel.groups * kernel.chunks)
-        books.counts.add(_ring(kernel), tile, kernel.groups * kernel.chunks)
+        books.counts.add(ring.counter, tile, kernel.groups * kernel.chunks)
         if _scaling_lines(kernel.parameters):
             books.counts.add(TileCounter.WIDE_TO_SCALING, tile, kernel.groups)
+
+
+def _stream(b: ProgramBuilder, books: Books, kernel: Kernel, mask: int) -> None:
+    """The host sends the parameters, the scalar core passes them on."""
+    lines, count = books.streamed_lines, kernel.lines
+    fetch_parameters(b, lines, count)
+    b.emit("pop", linear("fifo", lines % PARAMETER_FIFO_LINES, count, PARAMETER_FIFO_LINES // 2), signal("credit", 0),
+           watch(0, ScalarCounter.PARAMETER_POP, lines + 1, level=0),
+           watch(1, ScalarCounter.PRODUCER_A, b.producer_turns, step=0, level=2), constant392=1, receivers=mask,
+           lanes_m1=kernel.lanes - 1)
+    books.streamed_lines += count
 
 
 def _send(b: ProgramBuilder, pieces: Sequence[Piece], mask: int) -> None:

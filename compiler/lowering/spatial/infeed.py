@@ -1,13 +1,15 @@
 """The image from the host: every tile row receives its rows, every tile keeps its columns.
 
-Two slots of narrow memory take a row of the image each. The words left of a tile's columns are
-written to the front of a slot first and then overwritten, so that every slot starts with what
-the tile owns. The tensor unit copies it into the slab, multiplying with an identity matrix.
+Two slots of narrow memory take a row of the image each, or so many rows that they end at a word.
+The words left of a tile's columns are written to the front of a slot first and then overwritten, so
+that every slot starts with what the tile owns. The tensor unit copies it into the slab, multiplying
+with an identity matrix.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 from compiler.beagle.isa.counters import DmaTag, ScalarCounter, TileCounter
 from compiler.facts import TILE_COLUMNS, TILE_ROWS, TILES, WIDE_ROW_BYTES
@@ -24,7 +26,7 @@ from compiler.lowering.builder import (
 )
 from compiler.lowering.dense import ACTIVATION_CREDITS, HALF_ACTIVATION_FIFO, start_transfer
 from compiler.lowering.spatial.buffers import Lifetime, NarrowMemory, stack_wide
-from compiler.lowering.spatial.geometry import Activation, Image, by_content, many
+from compiler.lowering.spatial.geometry import Activation, Image, Slab, by_content, many
 from compiler.package.model import BaseAddress
 
 ROW_WORDS = WIDE_ROW_BYTES // 4
@@ -62,13 +64,18 @@ class Infeed:
         return self.image.width * self.image.channels
 
     @property
+    def together(self) -> int:
+        """Image rows of a slot."""
+        return rows_together(self.image)
+
+    @property
     def row_words(self) -> int:
-        """Words of an image row."""
-        return self.row_bytes // 4
+        """Words of the image rows of a slot."""
+        return self.row_bytes * self.together // 4
 
     @property
     def lines(self) -> int:
-        """Wide rows of an image row."""
+        """Wide rows of the image rows of a slot."""
         return lines_of(self.image)
 
     @property
@@ -82,16 +89,14 @@ class Infeed:
         return min(self.identity, self.staging)
 
 
+def rows_together(image: Image) -> int:
+    """Image rows that end at a word together: 1, 2 or 4."""
+    return 4 // gcd(4, image.width * image.channels)
+
+
 def lines_of(image: Image) -> int:
-    """Wide rows of an image row."""
-    return -(-image.width * image.channels // WIDE_ROW_BYTES)
-
-
-def unaligned(image: Image) -> str:
-    """Say what is not aligned to words; empty when everything is."""
-    if image.width * image.channels % 4:
-        return f"rows of {image.width} x {image.channels} bytes, which is no multiple of 4 bytes"
-    return ""
+    """Wide rows of the image rows of a slot."""
+    return -(-image.width * image.channels * rows_together(image) // WIDE_ROW_BYTES)
 
 
 def wide_rows(image: Image) -> tuple[int, int]:
@@ -102,7 +107,7 @@ def wide_rows(image: Image) -> tuple[int, int]:
 
 def place_infeed(image: Image, memory: NarrowMemory) -> Infeed:
     """Find room for the slots and the constants."""
-    slot_words = max(ROW_WORDS, image.width * image.channels // 4)
+    slot_words = max(ROW_WORDS, image.width * image.channels * rows_together(image) // 4)
     slots = memory.place(Lifetime(8 * slot_words, 0, 0))
     constants = memory.place(Lifetime(4 * (ROW_WORDS + 4 if image.channels % 4 else 4), 0, 0))
     identity, staging = wide_rows(image)
@@ -121,7 +126,7 @@ def emit_infeed(b: ProgramBuilder, f: Infeed, target: Activation, name: str, siz
     b.emit("infeed", linear("fifo", 0, size // 8, HALF_ACTIVATION_FIFO), signal("filled", 0),
            watch(0, ScalarCounter.AVDATA_INFEED, 0, level=0), stream=1)
     start_transfer(b, BaseAddress.INPUT, name, size, DmaTag.INPUT)
-    wrapping = sum(_tile_row_mask(f, row) for row in range(TILE_ROWS) if _height(f, row) > 2)
+    wrapping = sum(_tile_row_mask(f, row) for row in range(TILE_ROWS) if _slots(f, row) > 2)
     if wrapping:
         b.tile("tile_fence", wrapping, reset=1 << TileCounter.WIDE_TO_NARROW, engines=0)
     _distribute(b, f)
@@ -135,6 +140,11 @@ def emit_infeed(b: ProgramBuilder, f: Infeed, target: Activation, name: str, siz
 
 def _height(f: Infeed, row: int) -> int:
     return len(f.image.own(row * TILE_COLUMNS)[0])
+
+
+def _slots(f: Infeed, row: int) -> int:
+    """Slots that a row of tiles fills."""
+    return -(-_height(f, row) // f.together)
 
 
 def _tile_row_mask(f: Infeed, row: int) -> int:
@@ -168,7 +178,7 @@ def _copy_rows(b: ProgramBuilder, f: Infeed, target: Activation, *, last: bool) 
     shapes: dict[int, object] = {}
     for tile in range(TILES):
         rows, columns = f.image.own(tile)
-        if not len(columns) or len(rows) < (1 if last else 2):
+        if not len(columns) or _slots(f, tile // TILE_COLUMNS) < (1 if last else 2):
             continue
         values[tile] = _copy(f, target, tile, last=last)
         shapes[tile] = (len(rows) > 1, len(columns) > 1)
@@ -178,33 +188,41 @@ def _copy_rows(b: ProgramBuilder, f: Infeed, target: Activation, *, last: bool) 
 
 def _copy(f: Infeed, target: Activation, tile: int, *, last: bool) -> Values:
     rows, columns = f.image.own(tile)
-    count = 1 if last else len(rows) - 1
+    slots = _slots(f, tile // TILE_COLUMNS)
+    count, before = slots - 1, (slots - 1) * f.together
     slab, c = target.slab(tile), f.image.channels
-    skew = columns.start * c % 4
-    own = -(-(skew + len(columns) * c) // 4)
-    ready = (len(rows) - 1) * f.row_words + own if last else f.row_words
+    skew = _first_byte(f, tile) % 4
+    height = len(rows) - before if last else f.together
+    own = -(-(skew + (height - 1) * f.row_bytes + len(columns) * c) // 4)
+    ready = count * f.row_words + own if last else f.row_words
     slot = 4 * f.slot_words
-    source = f.slots + skew + ((len(rows) - 1) % 2 * slot if last else 0)
-    address = target.own_address(tile) + ((len(rows) - 1) * slab.pitch if last else 0)
+    source = f.slots + skew + (count % 2 * slot if last else 0)
+    address = target.own_address(tile) + (before * slab.pitch if last else 0)
     fields: Values = {
         "partial_from_zero": 1, "no_partial_sums": 1, "lanes_m1": 3, "lanes_last_m1": 3, "multiplier": FLOAT_ONE,
         "clamp_low": MINUS_INFINITY, "clamp_high": INFINITY,
     }
     inner = 4 if f.by_byte and c > 4 else 3
     fields |= watch(0, TileCounter.WIDE_TO_NARROW, ready, step=f.row_words, level=inner)
-    repeat = [] if last else [(count, 0)]
     if f.by_byte:
-        return fields | _gather_bytes(f, slab.pitch, slab.size, len(columns), repeat, source, address)
-    words = f.image.channels // 4
+        repeat = [] if last else [(count, 0)]
+        return fields | _gather_bytes(f, slab, (height, len(columns)), repeat, source, address)
+    count = 1 if last else count
+    words = c // 4
     loops = _trimmed([1, words, len(columns), count])
     counts = _trimmed([words, 1, len(columns), count])
     fields |= {f"loop{i}": n - 1 for i, n in enumerate(loops)} | {"channel_group_level": 4}
-    repeat = many(repeat)
-    fields |= walk("in", source, [(words, 4), (len(columns), c), *repeat], total_dims=8, level=2, slot=slot)
+    fields |= walk("in", source, [(words, 4), (len(columns), c), *many([(count, 0)])], total_dims=8, level=2, slot=slot)
     fields |= walk("out", address, [(words, 4), (len(columns), c), (count, slab.pitch), (1, slab.size)], total_dims=8)
     fields |= walk("weights", 4 * f.identity, [(n, 0) for n in counts], total_dims=8)
     fields |= walk("partial", 0, [(n, 0) for n in counts], total_dims=8, slot=4)
     return fields | signal("avdata", 2)
+
+
+def _first_byte(f: Infeed, tile: int) -> int:
+    """Bytes of a tile row's stream in front of what a tile owns."""
+    rows, columns = f.image.own(tile)
+    return rows.start * f.row_bytes % 8 + columns.start * f.image.channels
 
 
 def _trimmed(counts: list[int]) -> list[int]:
@@ -214,19 +232,20 @@ def _trimmed(counts: list[int]) -> list[int]:
     return counts
 
 
-def _gather_bytes(f: Infeed, pitch: int, size: int, columns: int, repeat: list[tuple[int, int]], source: int,
+def _gather_bytes(f: Infeed, slab: Slab, extent: tuple[int, int], repeat: list[tuple[int, int]], source: int,
                   address: int) -> Values:
     """Pixels of a channel count that is no multiple of four: one byte per step."""
+    height, columns = extent
     c, words = f.image.channels, -(-f.image.channels // 4)
-    rows = [(n, pitch) for n, _ in repeat]
+    rows = [(n, height * slab.pitch) for n, _ in repeat]
     steps, rest = min(c, 4), c % 4
     blocks = many([(words, 4)])
-    loops = [steps, *[n for n, _ in blocks], columns, *([1, repeat[0][0]] if repeat else [])]
-    stay = [(steps, 0 if steps > 1 else 1), *[(n, 0) for n, _ in blocks], (columns, 0), *repeat]
+    loops = _trimmed([steps, *[n for n, _ in blocks], columns, height, *[n for n, _ in repeat]])
+    stay = [(steps, 0 if steps > 1 else 1), *[(n, 0) for n, _ in blocks], (columns, 0), *many([(height, 0)]), *repeat]
     fields: Values = {f"loop{i}": n - 1 for i, n in enumerate(loops)}
     fields |= {"slot1_off": 1, "slot2_off": 1, "slot3_off": 1, "channel_group_level": 3 + len(blocks), "reduction": 1}
-    inputs = [(steps, 1), *blocks, (columns, c), (1, f.row_bytes), *repeat]
-    outputs = [(words, 4), (columns, 4 * words), (1, pitch), *rows, (1, size)]
+    inputs = [(steps, 1), *blocks, (columns, c), (height, f.row_bytes), *repeat]
+    outputs = [(words, 4), (columns, 4 * words), (height, slab.pitch), *rows, (1, slab.size)]
     short = (1, rest, 4 - rest) if blocks else None
     if short is not None:
         fields |= {"loop_epilogue_dim": 1, "loop_epilogue_limit": rest - 1}
@@ -238,20 +257,20 @@ def _gather_bytes(f: Infeed, pitch: int, size: int, columns: int, repeat: list[t
     return fields | signal("avdata", 3)
 
 
-def _phase(f: Infeed, row: int) -> tuple[int, int, int]:
-    """Words in front of a tile row's data in its first 8-byte entry, first entry, entries."""
+def _entries(f: Infeed, row: int) -> tuple[int, int]:
+    """First 8-byte entry of a tile row's data, and entries."""
     rows, _ = f.image.own(row * TILE_COLUMNS)
     start, stop = rows.start * f.row_bytes, rows.stop * f.row_bytes
-    return start % 8 // 4, start // 8, -(-stop // 8) - start // 8
+    return start // 8, -(-stop // 8) - start // 8
 
 
 def _total_lines(f: Infeed, row: int) -> int:
-    return -(-_phase(f, row)[2] * 2 // ROW_WORDS)
+    return -(-_entries(f, row)[1] * 2 // ROW_WORDS)
 
 
 def _distribute(b: ProgramBuilder, f: Infeed) -> None:
     """Each tile writes row after row into the slots; tiles that use slots again come last."""
-    order = sorted((row for row in range(TILE_ROWS) if _height(f, row)), key=lambda row: (_height(f, row) > 2, row))
+    order = sorted((row for row in range(TILE_ROWS) if _height(f, row)), key=lambda row: (_slots(f, row) > 2, row))
     classes: dict[frozenset[tuple[str, int]], int] = {}
     for row in order:
         for column in range(TILE_COLUMNS):
@@ -265,13 +284,12 @@ def _distribute(b: ProgramBuilder, f: Infeed) -> None:
 
 def _slots_of(f: Infeed, row: int, column: int) -> Values:
     total = _total_lines(f, row)
-    _, columns = f.image.own(row * TILE_COLUMNS + column)
-    skip = _phase(f, row)[0] + columns.start * f.image.channels // 4
+    skip = _first_byte(f, row * TILE_COLUMNS + column) // 4
     words = ROW_WORDS * total - skip
     level = int(f.lines > 1)
     fields = _lines_walk("src", f, total)
     # What is left of the last line goes behind the last row; at most one slot beyond it.
-    blocks = min(-(-words // f.row_words), _height(f, row) + 1)
+    blocks = min(-(-words // f.row_words), _slots(f, row) + 1)
     rest = words - (blocks - 1) * f.row_words
     fields |= walk("dst", f.slots // 4, _slot_dims(f, words, blocks), total_dims=6, level=1,
                    slot=min(f.slot_words, words) if blocks == 1 else f.slot_words,
@@ -302,7 +320,7 @@ def _lines_walk(prefix: str, f: Infeed, total: int) -> Values:
 def _pop(b: ProgramBuilder, f: Infeed, row: int) -> None:
     """Send one row of tiles its rows of the image."""
     mask = _tile_row_mask(f, row)
-    _, first, count = _phase(f, row)
+    first, count = _entries(f, row)
     level, words = int(f.lines > 1), ROW_WORDS * f.lines
     b.tile("ring_receive_a", mask, _lines_walk("dst", f, _total_lines(f, row)),
            watch(0, TileCounter.WIDE_TO_NARROW, -words, step=words, level=level, side=1), signal("read", level))

@@ -42,7 +42,6 @@ from compiler.lowering.spatial.addition import Addition
 from compiler.lowering.spatial.convolution import Convolution
 from compiler.lowering.spatial.geometry import Activation, Image, Region, Span, Window, needed_by
 from compiler.lowering.spatial.halo import too_far
-from compiler.lowering.spatial.infeed import unaligned
 from compiler.lowering.spatial.outfeed import batches
 from compiler.lowering.spatial.pooling import Pool
 from compiler.lowering.spatial.program import Layer, Memory, SpatialNetwork, place, sources_of, spatial_program
@@ -309,12 +308,6 @@ class ImageNetwork:
 
     def _check(self) -> None:
         net = self.network
-        source = self.graph.tensors[net.source]
-        first = next((self._operators[layer.name] for layer in net.layers if net.source in sources_of(layer)),
-                     self.graph.operators[self.subgraph.operators[0]])
-        if why := unaligned(net.activations[net.source].image):
-            raise LoweringRefusal(first.index, refusal(first, f"its input {source.name} has {why}.",
-                                                       "Use a width that is a multiple of 4."))
         image = net.activations[net.target].image
         words = {t: image.pixels(t) * image.padded // 4 for t in range(TILES) if image.pixels(t)}
         if net.tail is None and any(n % 2 for n in words.values()) and not batches(words):
@@ -389,16 +382,16 @@ class ImageNetwork:
         Raises
         ------
         LoweringRefusal
-            When a layer finds no room: streaming of convolutions is not generated.
+            When something cannot be written after all.
         """
         convolutions = self.network.convolutions
         count = len(convolutions)
         for pieces, layer in zip(plan.pieces[:count], convolutions, strict=True):
-            if not pieces:
+            if not pieces and layer.kernel.ragged:
                 op = self._operators[layer.name]
                 raise LoweringRefusal(op.index, refusal(
-                    op, f"its {64 * layer.kernel.lines} bytes of parameters do not fit the on-chip memory, and convolutions "
-                    "are not streamed yet.", "Compile the model alone or make it smaller."))
+                    op, f"its {64 * layer.kernel.lines} bytes of parameters do not fit the on-chip memory, and rows of "
+                    "16 bytes that do not fill lines of 64 are not streamed.", "Compile the model alone."))
         pieces_of = {layer.name: pieces for layer, pieces in zip(convolutions, plan.pieces[:count], strict=True)}
         network, dense = self._with_rows(plan.pieces[count:])
         softmax = network.tail.softmax if network.tail is not None else None
@@ -415,14 +408,15 @@ class ImageNetwork:
         except ProgramError as error:
             op = self.graph.operators[self.subgraph.operators[-1]]
             raise LoweringRefusal(op.index, refusal(op, f"does not fit the fields of an instruction: {error}")) from error
-        kernels = [layer.kernel for layer in convolutions]
-        segments = [cache_segments(k, p) for k, p in zip(kernels, plan.pieces[:count], strict=True)]
+        kernels = [(layer.kernel, p) for layer, p in zip(convolutions, plan.pieces[:count], strict=True)]
+        segments = [cache_segments(k, p) for k, p in kernels if p]
         segments += [dense_segments(layer, layer.row) for layer in dense if layer.row is not None]
         segments += softmax_segments(softmax)
         caching = caching_program(segments) if segments else None
-        cached = [k.blob for k in kernels] + [dense_blob(layer.parameters) for layer in dense if layer.row is not None]
-        cached += tables
-        streamed = b"".join(dense_blob(layer.parameters) for layer in dense if layer.row is None)
+        cached = [k.blob for k, p in kernels if p]
+        cached += [*(dense_blob(layer.parameters) for layer in dense if layer.row is not None), *tables]
+        streamed = b"".join(k.blob for k, p in kernels if not p)
+        streamed += b"".join(dense_blob(layer.parameters) for layer in dense if layer.row is None)
         return LoweredNetwork(program, caching, b"".join(cached), streamed, self.memory.used)
 
     def _with_rows(self, pieces: Sequence[Sequence[Piece]]) -> tuple[SpatialNetwork, list[DenseLayer]]:

@@ -74,6 +74,12 @@ class Kernel:
         return self.lanes == _PACKED_LANES
 
     @property
+    def ragged(self) -> bool:
+        """Packets of four lanes end inside a line of the blob."""
+        p = self.parameters
+        return p.groups * p.group_bytes % PARAMETER_LINE_BYTES != 0
+
+    @property
     def blob(self) -> bytes:
         """Parameters as they lie in the file."""
         return dense_blob(self.parameters)
