@@ -68,14 +68,18 @@ def dense_objection(graph: Graph, op: Operator) -> Verdict | None:
 
 
 def quantize_objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Say why a QUANTIZE cannot be left out; None when it only changes the type."""
+    """Say why a QUANTIZE by itself cannot be emitted; None when it can."""
     x, y = graph.tensors[op.inputs[0]], graph.output(op)
-    same = (x.quantization is not None and y.quantization is not None
-            and x.quantization.scale == y.quantization.scale and zero_point(x) == zero_point(y))
-    if same:
-        return None
-    return refusal(op, f"rescales {x.name} to {y.name}; only changes between int8 and uint8 are generated so far.",
-                   "Give both tensors the same scale.")
+    if x.quantization is None or y.quantization is None or not (x.type.is_8bit and y.type.is_8bit):
+        return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")
+    return None
+
+
+def is_free(graph: Graph, op: Operator) -> bool:
+    """Tell whether an operator leaves all bytes as they are: RESHAPE, and QUANTIZE between int8 and uint8."""
+    x, y = graph.tensors[op.inputs[0]], graph.output(op)
+    return op.name == "RESHAPE" or (op.name == "QUANTIZE" and x.quantization is not None and y.quantization is not None
+                                    and x.quantization.scale == y.quantization.scale and zero_point(x) == zero_point(y))
 
 
 def dense_layer(graph: Graph, op: Operator, weights: Bytes | None = None) -> DenseLayer:
@@ -189,6 +193,8 @@ class DenseNetwork:
                 raise LoweringRefusal(op.index, refusal(op, "is only generated behind a dense layer."))
             if op.name in ("FULLY_CONNECTED", "SOFTMAX"):
                 chain.append(op)
+            elif not is_free(self.graph, op):
+                raise LoweringRefusal(op.index, refusal(op, "is only generated behind images.", "It runs on the CPU."))
             current = op.outputs[0]
             if current in self.subgraph.outputs and self._goes_on(current):
                 later = next(o for o in self.graph.consumers[current] if o.index in self.subgraph.operators)

@@ -13,6 +13,7 @@ from compiler.lowering.spatial.objections import (
     convolution_objection,
     mean_objection,
     pool_objection,
+    unary_objection,
 )
 from compiler.mapping import Status, Subgraph, Verdict
 
@@ -20,8 +21,11 @@ Network = DenseNetwork | ImageNetwork
 _OBJECTIONS: dict[str, Callable[[Graph, Operator], Verdict | None]] = {
     "CONV_2D": convolution_objection, "DEPTHWISE_CONV_2D": convolution_objection, "AVERAGE_POOL_2D": pool_objection,
     "MAX_POOL_2D": pool_objection, "ADD": addition_objection, "MEAN": mean_objection,
+    "RELU": unary_objection, "RELU6": unary_objection, "RELU_N1_TO_1": unary_objection, "LOGISTIC": unary_objection,
 }
 """Operators on images."""
+_OF_VALUES = {"RELU", "RELU6", "RELU_N1_TO_1", "LOGISTIC"}
+"""Those that vectors know as well."""
 
 
 def network_of(graph: Graph, subgraph: Subgraph) -> Network:
@@ -33,7 +37,10 @@ def network_of(graph: Graph, subgraph: Subgraph) -> Network:
         When an operator in it cannot be generated.
     """
     names = {graph.operators[i].name for i in subgraph.operators}
-    return ImageNetwork(graph, subgraph) if names & _OBJECTIONS.keys() else DenseNetwork(graph, subgraph)
+    source = graph.tensors[subgraph.inputs[0]]
+    image = source.elements > source.shape[-1] if source.shape else False
+    on_images = names & (_OBJECTIONS.keys() - _OF_VALUES) or (image and names & _OF_VALUES)
+    return ImageNetwork(graph, subgraph) if on_images else DenseNetwork(graph, subgraph)
 
 
 def objection(graph: Graph, op: Operator) -> Verdict | None:

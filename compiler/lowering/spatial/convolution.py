@@ -90,7 +90,7 @@ class Nest:
     Attributes
     ----------
     steps, pixels, chunks, groups:
-        Counts; a loop of one step is left out.
+        Counts; a loop of one step is left out, but one of the two innermost stays.
     """
 
     steps: int
@@ -101,12 +101,13 @@ class Nest:
     @property
     def counts(self) -> list[int]:
         """Loops that are there, innermost first."""
-        return [n for n in (self.steps, self.pixels, self.chunks, self.groups) if n > 1]
+        inner = [n for n in (self.steps, self.pixels) if n > 1] or [1]
+        return [*inner, *(n for n in (self.chunks, self.groups) if n > 1)]
 
     @property
     def weights_level(self) -> int:
         """Loops that one chunk of weights serves."""
-        return int(self.steps > 1) + int(self.pixels > 1)
+        return int(self.steps > 1) + int(self.pixels > 1 or self.steps == 1)
 
     @property
     def group_level(self) -> int:

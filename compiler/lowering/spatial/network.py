@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from compiler.beagle.isa.tables import LOGISTIC, LOGISTIC_LIMIT
 from compiler.beagle.reference.elementwise import weights_of_sum
 from compiler.errors import ProgramError
 from compiler.facts import LANES, NARROW_BYTES, TILES, WIDE_ROWS
@@ -29,6 +30,7 @@ from compiler.lowering.lowered import LoweredNetwork, refusal
 from compiler.lowering.network import (
     dense_layer,
     dense_segments,
+    is_free,
     parameter_tensor,
     placed_softmax,
     softmax_layer,
@@ -46,6 +48,7 @@ from compiler.lowering.spatial.outfeed import batches
 from compiler.lowering.spatial.pooling import Pool
 from compiler.lowering.spatial.program import Layer, Memory, SpatialNetwork, place, sources_of, spatial_program
 from compiler.lowering.spatial.tail import Tail, flattened_weights
+from compiler.lowering.spatial.unary import Unary
 from compiler.lowering.spatial.weights import Kernel, convolution_kernel, depthwise_kernel
 from compiler.mapping import Subgraph
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
@@ -53,7 +56,8 @@ from compiler.memory.plan import ModelPlan, Piece
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 POOLS = ("AVERAGE_POOL_2D", "MAX_POOL_2D")
-_ALIASES = ("QUANTIZE", "RESHAPE")
+UNARY = {"QUANTIZE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3, "LOGISTIC": 0}
+"""Functions of single values, with the activation that limits them."""
 _VALID = 1
 
 
@@ -89,6 +93,7 @@ class ImageNetwork:
         self._last_vector = -1
         self._mean: Pool | None = None
         self._dense: list[DenseLayer] = []
+        self._functions: list[Unary] = []
         self._softmax: SoftmaxLayer | None = None
         self._operators: dict[str, Operator] = {}
         self.network = self._read()
@@ -105,8 +110,10 @@ class ImageNetwork:
             self._operators[op.title] = op
             if self._behind_images(op):
                 self._read_tail(op)
-            elif op.name in _ALIASES:
+            elif is_free(self.graph, op):
                 self._alias(op)
+            elif op.name in UNARY:
+                layers.append(self._unary(op))
             elif op.name == "PAD":
                 self._absorb_padding(op)
             elif op.name in CONVOLUTIONS:
@@ -124,7 +131,8 @@ class ImageNetwork:
         if self._tail_source is not None:
             self._check_tail_is_last()
             target = self._tail_source
-            tail = Tail(_image(self.graph.tensors[target]), self._mean, tuple(self._dense), self._softmax)
+            tail = Tail(_image(self.graph.tensors[target]), self._mean, tuple(self._dense), tuple(self._functions),
+                        self._softmax)
         if not layers and tail is None:
             first = self.graph.operators[self.subgraph.operators[0]]
             raise LoweringRefusal(first.index, refusal(first, "has nothing to compute beside it on the Edge TPU."))
@@ -135,7 +143,7 @@ class ImageNetwork:
     def _behind_images(self, op: Operator) -> bool:
         """Tell whether an operator works on a vector, or makes one of an image."""
         y = self.graph.output(op)
-        if op.name in _ALIASES:
+        if is_free(self.graph, op):
             return self._is_vector(op.inputs[0]) or (op.name == "RESHAPE" and _is_flat(y))
         return self._is_vector(op.inputs[0]) or op.name in ("FULLY_CONNECTED", "MEAN") or (
             op.name in POOLS and _is_flat(y))
@@ -153,11 +161,16 @@ class ImageNetwork:
         elif x not in self._vectors or x != self._last_vector:
             raise LoweringRefusal(op.index, refusal(op, f"reads {self.graph.tensors[x].name} beside another operator; only "
                                                         "one vector goes on behind the images."))
-        if op.name in _ALIASES:
+        if is_free(self.graph, op):
             pass
         elif self._softmax is not None:
             raise LoweringRefusal(op.index, refusal(op, f"computes with the result of {self._softmax.name}; nothing "
                                                         "behind a softmax is generated.", "It runs on the CPU."))
+        elif op.name in UNARY and (self._mean is not None or self._dense):
+            self._functions.append(self._unary(op))
+        elif self._functions and op.name != "SOFTMAX":
+            raise LoweringRefusal(op.index, refusal(op, f"computes with the result of {self._functions[-1].name}; only a "
+                                                        "softmax is generated there.", "It runs on the CPU."))
         elif op.name == "SOFTMAX":
             if self._mean is None and not self._dense:
                 raise LoweringRefusal(op.index, refusal(op, "over the pixels of an image is not generated yet."))
@@ -254,6 +267,16 @@ class ImageNetwork:
         return Pool(op.title, maximum, self._resolve(x.index), y.index, (windows[0], windows[1]), zero_point(x),
                     zero_point(y), multiplier, low, high)
 
+    def _unary(self, op: Operator) -> Unary:
+        x, y = self.graph.tensors[op.inputs[0]], self.graph.output(op)
+        if op.name == "LOGISTIC":
+            limit = bits(LOGISTIC_LIMIT), bits(-LOGISTIC_LIMIT)
+            return Unary(op.title, self._resolve(x.index), y.index, zero_point(x), 0, bits(quantization(x).scales[0]),
+                         limit[1], limit[0], LOGISTIC)
+        low, high = clamp(y, UNARY[op.name])
+        return Unary(op.title, self._resolve(x.index), y.index, zero_point(x), zero_point(y), bits(unary_multiplier(x, y)),
+                     low, high)
+
     def _addition(self, op: Operator) -> Addition:
         a, b = (self.graph.tensors[t] for t in op.inputs)
         y = self.graph.output(op)
@@ -279,7 +302,7 @@ class ImageNetwork:
         fills: dict[int, int] = {}
         nothing = (Region(Span(0, 0), Span(0, 0)),) * TILES
         for layer in layers:
-            if isinstance(layer, Addition):
+            if isinstance(layer, Addition | Unary):
                 continue
             regions = needed_by([layer.windows], _image(self.graph.tensors[layer.target]))
             needed[layer.source] = _hull(needed.get(layer.source, nothing), regions)
@@ -320,7 +343,7 @@ class ImageNetwork:
 
     def _check_layer(self, op: Operator, layer: Layer) -> None:
         net = self.network
-        if not isinstance(layer, Addition):
+        if not isinstance(layer, Addition | Unary):
             activation = net.activations[layer.source]
             if why := too_far(activation):
                 raise LoweringRefusal(op.index, refusal(

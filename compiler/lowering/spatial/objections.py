@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compiler.graph import Graph, Operator, Tensor
-from compiler.lowering.arithmetic import ACTIVATION_NAMES
+from compiler.lowering.arithmetic import ACTIVATION_NAMES, quantization, zero_point
 from compiler.lowering.lowered import refusal
 from compiler.mapping import Status, Verdict
 
@@ -57,6 +57,17 @@ def pool_objection(graph: Graph, op: Operator) -> Verdict | None:
         return refusal(op, f"the fused activation {op.activation} is not supported.")
     if y.shape[1] == y.shape[2] == 1 and (op.options.filterHeight, op.options.filterWidth) != x.shape[1:3]:
         return refusal(op, f"its result {y.name} has a single pixel, of a part of the image or with padding.")
+    return None
+
+
+def unary_objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Say why a function of single values by itself cannot be emitted; None when it can."""
+    x, y = graph.tensors[op.inputs[0]], graph.output(op)
+    if x.type is not y.type or x.quantization is None or y.quantization is None:
+        return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")
+    if op.name == "LOGISTIC" and (quantization(y).scale != 1 / 256 or zero_point(y) != 0):
+        return refusal(op, f"its result {y.name} has scale {quantization(y).scale}; the chip gives steps of 1/256.",
+                       "Convert with the fixed output range of LOGISTIC.")
     return None
 
 

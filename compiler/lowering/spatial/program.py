@@ -19,9 +19,11 @@ from compiler.lowering.spatial.outfeed import emit_outfeed
 from compiler.lowering.spatial.pooling import Pool, emit_pool, first_wide_row, regions
 from compiler.lowering.spatial.state import Books
 from compiler.lowering.spatial.tail import Tail, emit_tail
+from compiler.lowering.spatial.unary import CONSTANT_WORDS as UNARY_WORDS
+from compiler.lowering.spatial.unary import IDENTITY_ROW, Unary, emit_unary
 from compiler.memory.plan import Piece
 
-Layer = Convolution | Pool | Addition
+Layer = Convolution | Pool | Addition | Unary
 
 
 def sources_of(layer: Layer) -> tuple[int, ...]:
@@ -69,6 +71,8 @@ class SpatialNetwork:
         """Lowest wide row that a layer uses; negative when there are not enough."""
         if isinstance(layer, Convolution):
             return layer.blocks(self.pixels(layer), self.top_row(layer)).lowest
+        if isinstance(layer, Unary):
+            return IDENTITY_ROW
         return FIRST_WIDE_ROW if isinstance(layer, Addition) else first_wide_row(self.activations[layer.source])
 
     def staging_row(self, streamed: Sequence[bool]) -> int:
@@ -112,6 +116,8 @@ def place(network: SpatialNetwork) -> Memory:
     for i, layer in enumerate(network.layers):
         if isinstance(layer, Addition):
             constants[i] = memory.place(Lifetime(4 * CONSTANT_WORDS, i + 1, i + 1))
+        elif isinstance(layer, Unary):
+            constants[i] = memory.place(Lifetime(4 * UNARY_WORDS, i + 1, i + 1))
         elif isinstance(layer, Pool) and not layer.maximum:
             # They are written while the layer before still computes.
             constants[i] = memory.place(Lifetime(4 * network.pixels(layer), i, i + 1))
@@ -128,7 +134,7 @@ def _lifetimes(network: SpatialNetwork) -> tuple[dict[int, Lifetime], dict[int, 
     last[network.target] = len(network.layers) + 1
     owner = {t: t for t in first}
     for i, layer in enumerate(network.layers):
-        if isinstance(layer, Addition):
+        if isinstance(layer, Addition | Unary):
             taken = layer.sources[0]
             if last[taken] == i + 1 and _same_slabs(network.activations[taken], network.activations[layer.target]):
                 owner[layer.target] = owner[taken]
@@ -186,6 +192,10 @@ class _Writer:
             self.ready.clear()
             return
         source, target = activations[layer.source], activations[layer.target]
+        if isinstance(layer, Unary):
+            emit_unary(self.b, self.books, layer, source, target, self.memory.constants[index])
+            self.ready.clear()
+            return
         if layer.source not in self.exchanged:
             emit_halo(self.b, self.books, source, self.ready.get(layer.source))
             self.exchanged.add(layer.source)

@@ -25,11 +25,12 @@ from compiler.lowering.dense import (
     gather,
     stream,
 )
-from compiler.lowering.parameters import Bytes
+from compiler.lowering.parameters import Bytes, round_up
 from compiler.lowering.softmax import SUM_ROW, Scratch, SoftmaxLayer, softmax_of
 from compiler.lowering.spatial.geometry import Activation, Image, Slab, Span
 from compiler.lowering.spatial.pooling import Pool, Region, emit_pool, wide_rows_of
 from compiler.lowering.spatial.state import Books
+from compiler.lowering.spatial.unary import CONSTANT_WORDS, Unary, emit_vector_unary
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Tail:
         Mean (or maximum) over all pixels; None when the pixels themselves are the vector.
     layers:
         Dense layers.
+    functions:
+        What is applied to each value of the result.
     softmax:
         What follows on tile 0.
     image:
@@ -51,6 +54,7 @@ class Tail:
     image: Image
     mean: Pool | None
     layers: tuple[DenseLayer, ...]
+    functions: tuple[Unary, ...] = ()
     softmax: SoftmaxLayer | None = None
 
     @property
@@ -76,11 +80,16 @@ class Tail:
     @property
     def size(self) -> int:
         """Bytes of narrow memory, from address 0."""
-        dense = self.buffers.used if self.layers else 0
-        before = max(dense, self.ones + 4 if self.mean is not None else self.gathered)
+        before = self.constants + 4 * CONSTANT_WORDS
         if self.softmax is None:
             return before
         return Scratch(max(before, 4 * self.softmax.words), self.softmax.words).end
+
+    @property
+    def constants(self) -> int:
+        """Byte address of the words that functions build."""
+        dense = self.buffers.used if self.layers else 0
+        return round_up(max(dense, self.ones + 4 if self.mean is not None else self.gathered), 4)
 
     @property
     def line(self) -> Slab:
@@ -142,6 +151,8 @@ def emit_tail(b: ProgramBuilder, books: Books, tail: Tail, source: Activation, n
         else:
             compute(b, layer, layer.row, out)
         slices = [Slice(t, out // 4, layer.bytes_on(t) // 4) for t in range(layer.tiles)]
+    for function in tail.functions:
+        emit_vector_unary(b, function, slices, tail.constants)
     if tail.softmax is not None:
         slices = [softmax_of(b, tail.softmax, slices, tail.size)]
     emit_vector_output(b, slices, name, size)

@@ -29,6 +29,7 @@ class Net:
                  seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
         self.per_channel = per_channel and kind is TensorType.INT8
+        self.kind = kind
         self.b = GraphBuilder(type=kind)
         self.zero = -7 if kind is TensorType.INT8 else 121
         self.x = self.b.add_input((1, *shape), scale=0.05, zero_point=self.zero)
@@ -84,6 +85,18 @@ class Net:
         w = self.b.quantized_weights(self.rng.normal(size=(outputs, inputs)), per_channel=self.per_channel)
         self.x = self.b.fully_connected(flat, w, self.b.bias(self.rng.normal(size=outputs), flat, w),
                                         scale=0.05 * float(np.sqrt(inputs)), zero_point=self.zero, activation=activation)
+        return self
+
+    def unary(self, name: str, scale: float | None = None) -> Net:
+        self.x = self.b.unary(name, self.x, scale=scale, zero_point=self.zero if scale else None)
+        return self
+
+    def logistic(self) -> Net:
+        self.x = self.b.logistic(self.x)
+        return self
+
+    def rescale(self, scale: float) -> Net:
+        self.x = self.b.quantize(self.x, type=self.kind, scale=scale, zero_point=self.zero + 3)
         return self
 
     def softmax(self) -> Net:
@@ -159,6 +172,10 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "softmax of 4": lambda: Net((8, 8, 8)).conv(12).mean(keep=False).dense(4).softmax(),
     "softmax of 72": lambda: Net((8, 8, 8)).conv(72).pool_all().conv(72, 1, activation="NONE").softmax(),
     "softmax of 1001": lambda: Net((8, 8, 8)).conv(12).mean(keep=False).dense(1001).softmax(),
+    "rectifiers": lambda: Net((13, 12, 8)).conv(12).unary("RELU6", 0.02).conv(8).unary("RELU"),
+    "other scale": lambda: Net((13, 12, 8)).rescale(0.031).conv(12).rescale(0.2),
+    "logistic": lambda: Net((12, 14, 8)).conv(9, activation="NONE").logistic(),
+    "logistic of a vector": lambda: Net((12, 14, 8)).conv(9).mean(keep=False).dense(70).logistic(),
     "flattened": lambda: Net((10, 12, 3)).conv(6).dense(20).dense(3),
     "flattened image": lambda: Net((8, 8, 4)).dense(20),
     "pointwise chunks": lambda: Net((5, 8, 256)).conv(320, 1),
