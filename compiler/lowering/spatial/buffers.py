@@ -1,6 +1,7 @@
 """Places in narrow and wide memory.
 
-Narrow memory holds activations while they are needed; larger ones choose their place first. Wide
+Narrow memory holds activations while they are needed; what the fullest step of the program needs
+chooses its place first, as in official programs. Wide
 memory holds what an operator works with at its upper end, the largest block on top; cached
 parameters lie below.
 """
@@ -43,14 +44,23 @@ class NarrowMemory:
         return at
 
     def place_all(self, buffers: Mapping[int, Lifetime]) -> dict[int, int]:
-        """Place the largest first; of equal ones the earlier key."""
-        order = sorted(buffers, key=lambda key: -buffers[key].size)
-        return {key: self.place(buffers[key]) for key in order}
+        """Place what the fullest step needs first, the largest of it at the bottom; then the next step."""
+        return {key: self.place(buffers[key]) for key in _by_fullness(buffers)}
 
     @property
     def used(self) -> int:
         """Bytes in use at most."""
         return max((start + buffer.size for start, buffer in self._taken), default=0)
+
+
+def _by_fullness(buffers: Mapping[int, Lifetime]) -> list[int]:
+    """Order buffers by the fullest step in which they are needed (of equally full ones the later), then by size."""
+    steps = range(max((b.last for b in buffers.values()), default=0) + 1)
+    full = {s: sum(b.size for b in buffers.values() if b.first <= s <= b.last) for s in steps}
+    order = sorted(steps, key=lambda s: (-full[s], -s))
+    rank = {s: i for i, s in enumerate(order)}
+    return sorted(buffers, key=lambda k: (min(rank[s] for s in range(buffers[k].first, buffers[k].last + 1)),
+                                          -buffers[k].size))
 
 
 def stack_wide(sizes: Sequence[int], top: int = WIDE_ROWS) -> list[int]:
