@@ -123,8 +123,8 @@ def softmax_layer(graph: Graph, op: Operator) -> SoftmaxLayer:
 def softmax_tensors(layer: SoftmaxLayer | None) -> list[ParameterTensor]:
     """Return what a softmax asks of parameter memory."""
     tables = layer.tables if layer is not None else ()
-    return [ParameterTensor(f"{layer.name} table {i}", Kind.LOCAL, layer.words, len(t)) for i, t in enumerate(tables)
-            if layer is not None]
+    return [ParameterTensor(f"{layer.name} table {i}", Kind.LOCAL, layer.words, len(table), table=True)
+            for i, table in enumerate(tables) if layer is not None]
 
 
 def placed_softmax(graph: Graph, layer: SoftmaxLayer | None, pieces: Sequence[Sequence[Piece]]) -> SoftmaxLayer | None:

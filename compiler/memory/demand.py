@@ -41,6 +41,8 @@ class ParameterTensor:
         Depthwise layers take precedence over other ring tensors.
     cacheable:
         False for tables that the chip only accepts as a stream.
+    table:
+        Tables do not count when the least filled tile is sought.
     """
 
     name: str
@@ -52,6 +54,7 @@ class ParameterTensor:
     reads: int = 1
     depthwise: bool = False
     cacheable: bool = True
+    table: bool = False
 
     @property
     def total_rows(self) -> int:

@@ -122,11 +122,13 @@ class TileMemory:
         self._top = top
         self._bottom = [0] * TILES
         self._ceiling = [top] * TILES
+        self._tables = [0] * TILES
 
     def copy(self) -> TileMemory:
         """Return an independent copy (for searches)."""
         other = TileMemory(self._top)
         other._bottom, other._ceiling = self._bottom.copy(), self._ceiling.copy()
+        other._tables = self._tables.copy()
         return other
 
     @property
@@ -157,12 +159,13 @@ class TileMemory:
             return ()
         for tile in range(tensor.tiles):
             self._bottom[tile] = row + tensor.rows
+            self._tables[tile] += tensor.rows if tensor.table else 0
         return tuple(Piece(tile, row, 0, tensor.rows_on(tile)) for tile in range(tensor.tiles))
 
     def _assign(self, tensors: Sequence[ParameterTensor]) -> dict[int, list[tuple[int, int]]]:
         """Choose owner tiles: tensor index -> (tile, rows) of its pieces."""
         free = [self.free(t) for t in range(TILES)]
-        heap = TileHeap(self._top - f for f in free)
+        heap = TileHeap(self._top - f - tables for f, tables in zip(free, self._tables, strict=True))
         owners: dict[int, list[tuple[int, int]]] = {}
         for i in _ring_order(tensors):
             chosen = _choose(heap, tensors[i].rows, free)

@@ -61,7 +61,8 @@ def with_custom_operators(model: Model, parts: Sequence[tuple[Sequence[int], Seq
     nodes = [(op.index, op) for op in graph.operators if op.index not in replaced]
     nodes += [(min(operators), _custom(inputs, outputs, options)) for operators, inputs, outputs, options in parts]
     ordered = _in_order(graph, sorted(nodes, key=lambda node: node[0]))
-    used = {t for op in ordered for t in (*op.inputs, *op.outputs, *op.intermediates) if t >= 0} | {*graph.inputs, *graph.outputs}
+    used = {t for op in ordered for t in (*op.inputs, *op.outputs, *op.intermediates) if t >= 0}
+    used |= {*graph.inputs, *graph.outputs}
     kept = [t for t in graph.tensors if t.index in used]
     number = {t.index: i for i, t in enumerate(kept)} | {-1: -1}
     # Version 1 of every operator, as in official files: kernels look at the types of their tensors, and
