@@ -272,6 +272,8 @@ class _Run:
             moved = True
             quiet = False
             self.steps += 1
+            if self.observer is not None:
+                self.observer.stepped()
             if self.steps > MAX_SCALAR_STEPS:
                 raise BudgetError(f"the scalar core has executed {MAX_SCALAR_STEPS} instructions and is not done")
             self.next()
@@ -433,6 +435,8 @@ class _Run:
     def transfer(self) -> None:
         """Start the host transfer that the descriptor words describe."""
         low, high, size, tag = self.descriptor[:4]
+        if self.observer is not None:
+            self.observer.transferred(tag, size)
         if tag >= DmaTag.INTERRUPT:
             self.interrupts.append(tag - DmaTag.INTERRUPT)
             return

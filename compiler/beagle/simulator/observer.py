@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 class Observer:
     """Watches a run; by default it does nothing."""
 
+    def stepped(self) -> None:
+        """The scalar core executed an instruction."""
+
+    def transferred(self, tag: int, size: int) -> None:
+        """The scalar core started a host transfer of so many bytes (tag: see ``DmaTag``)."""
+
     def issued(self, item: Instruction | TileTask, tiles: Sequence[int]) -> None:
         """The scalar core handed a tile instruction, or a fence, to tiles."""
 

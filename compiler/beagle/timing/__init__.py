@@ -1,0 +1,1 @@
+"""Timing: what a run takes on the chip and on a bus."""
