@@ -39,16 +39,18 @@ class SpatialNetwork:
     ----------
     activations:
         Number -> image; the numbers are the tensors of the graph.
-    source, target:
-        First and last image.
+    source:
+        First image.
+    outputs:
+        Output of the graph -> the image that holds it.
     tail:
-        What comes behind the last image.
+        What comes behind the images, for another output.
     """
 
     layers: tuple[Layer, ...]
     activations: Mapping[int, Activation]
     source: int
-    target: int
+    outputs: Mapping[int, int]
     tail: Tail | None = None
 
     @property
@@ -131,7 +133,8 @@ def _lifetimes(network: SpatialNetwork) -> tuple[dict[int, Lifetime], dict[int, 
     for i, layer in enumerate(network.layers):
         for t in sources_of(layer):
             last[t] = i + 1
-    last[network.target] = len(network.layers) + 1
+    for t in (*network.outputs.values(), *([network.tail.source] if network.tail is not None else [])):
+        last[t] = len(network.layers) + 1
     owner = {t: t for t in first}
     for i, layer in enumerate(network.layers):
         if isinstance(layer, Addition | Unary):
@@ -150,26 +153,35 @@ def _same_slabs(a: Activation, b: Activation) -> bool:
     return all(a.slab(t) == b.slab(t) for t in range(TILES))
 
 
-def spatial_program(network: SpatialNetwork, memory: Memory, pieces: Mapping[str, Sequence[Piece]], *, input_name: str,
-                    input_bytes: int, output_name: str, output_bytes: int) -> Program:
+@dataclass(frozen=True)
+class Port:
+    """A buffer of the host: name and bytes."""
+
+    name: str
+    size: int
+
+
+def spatial_program(network: SpatialNetwork, memory: Memory, pieces: Mapping[str, Sequence[Piece]], source: Port,
+                    outputs: Mapping[int, Port], tail: Port | None) -> Program:
     """Write the program of a network of image operators.
 
     Parameters
     ----------
     pieces:
         Where the parameters of each convolution lie, by name.
+    source, outputs, tail:
+        The host's buffers: input, outputs that are images, output of the tail.
     """
     writer = _Writer(network, memory, pieces)
     begin(writer.b)
-    emit_infeed(writer.b, memory.infeed, memory.activations[network.source], input_name, input_bytes)
+    emit_infeed(writer.b, memory.infeed, memory.activations[network.source], source.name, source.size)
     for index, layer in enumerate(network.layers):
         writer.layer(index, layer)
-    last = memory.activations[network.target]
-    if network.tail is None:
-        writer.settle()
-        emit_outfeed(writer.b, last, output_name, output_bytes)
-    else:
-        emit_tail(writer.b, writer.books, network.tail, last, output_name, output_bytes)
+    for i, (output, port) in enumerate(outputs.items()):
+        writer.settle(again=i > 0)
+        emit_outfeed(writer.b, memory.activations[network.outputs[output]], port.name, port.size)
+    if network.tail is not None and tail is not None:
+        emit_tail(writer.b, writer.books, network.tail, memory.activations[network.tail.source], tail.name, tail.size)
     finish_rings(writer.b)
     return writer.b.finish(first_register=4)
 
@@ -220,9 +232,9 @@ class _Writer:
         self.books.counts.reset()
         self.ready.clear()
 
-    def settle(self) -> None:
-        """Before the output the counter of lines in wide memory must be zero."""
-        if any(self.books.counts.get(TileCounter.NARROW_TO_WIDE, t) for t in range(TILES)):
+    def settle(self, *, again: bool) -> None:
+        """Before each output the counter of lines in wide memory must be zero."""
+        if again or any(self.books.counts.get(TileCounter.NARROW_TO_WIDE, t) for t in range(TILES)):
             self.reset()
 
     def _readiness(self, groups: int, at_end: bool) -> Readiness:

@@ -47,10 +47,11 @@ class Tail:
         What is applied to each value of the result.
     softmax:
         What follows on tile 0.
-    image:
-        The last image.
+    source, image:
+        The image it begins with.
     """
 
+    source: int
     image: Image
     mean: Pool | None
     layers: tuple[DenseLayer, ...]

@@ -268,3 +268,29 @@ def test_convolutions_without_memory_are_streamed() -> None:
     assert any(cached) and not all(cached)
     assert compiled.off_chip == sum(t.streamed_bytes for t, c in zip(compiled.plan.demand.tensors, cached, strict=True)
                                     if not c)
+
+
+def test_several_outputs() -> None:
+    """Two images and a vector, each also used further on."""
+    net = Net((14, 12, 8))
+    first = net.conv(12).x
+    second = net.conv(9, stride=2).x
+    net.mean(keep=False).dense(5)
+    model = parse_model(serialize_model(net.b.build([first, second, net.x])))
+    compiled = compile_model(model)
+    assert compiled.on_cpu == 0, [v.reason for v in compiled.mapped.verdicts]
+    ((_, package),) = packages_of(parse_model(compiled.data))
+    graph = model.main
+    source = graph.tensors[graph.inputs[0]]
+    values = np.random.default_rng(3).integers(-128, 128, source.shape).astype(np.int8)
+    machine = Machine()
+    assert package.caching is not None
+    machine.run(package.caching)
+    given = {package.execution.inputs[0].name: encode_input(package.execution.inputs[0], values)}
+    result = machine.run(package.execution, given)
+    assert result.findings == ()
+    want = evaluate(graph, {source.index: values})
+    for layer in package.execution.outputs:
+        index = next(t.index for t in graph.tensors if t.name == layer.name)
+        assert np.array_equal(decode_output(layer, result.outputs[layer.name]).reshape(-1), want[index].reshape(-1))
+    assert len(package.execution.outputs) == 3
