@@ -22,7 +22,6 @@ from compiler.lowering.parameters import dense_blob, round_up
 from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.spatial.addition import Addition
 from compiler.lowering.spatial.halo import too_far
-from compiler.lowering.spatial.outfeed import batches
 from compiler.lowering.spatial.pooling import Pool
 from compiler.lowering.spatial.program import Layer, Memory, Port, SpatialNetwork, place, sources_of, spatial_program
 from compiler.lowering.spatial.reading import NetworkReader
@@ -59,14 +58,6 @@ class ImageNetwork:
 
     def _check(self) -> None:
         net = self.network
-        for target in net.outputs.values():
-            image = net.activations[target].image
-            words = {t: image.pixels(t) * image.padded // 4 for t in range(TILES) if image.pixels(t)}
-            if any(n % 2 for n in words.values()) and not batches(words):
-                last = self.graph.producers[target]
-                raise LoweringRefusal(last.index, refusal(
-                    last, f"tiles hold odd numbers of words of its result {net.activations[target].name}, more than the "
-                    "scalar memory can join.", "Use a number of channels that is a multiple of 8."))
         for layer in net.layers:
             self._check_layer(self.reader.operators[layer.name], layer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from compiler.beagle.isa.counters import DmaTag, ScalarEngine, TileCounter
 from compiler.facts import TILES
@@ -13,6 +14,8 @@ from compiler.package.model import BaseAddress
 
 SCALAR_WORDS = 4096
 """Words of the scalar memory that official programs use."""
+_PART_WORDS = 1024
+"""Words of a part at most: 16 lines."""
 _SCALAR_MEMORY = 1 << 4
 """Engine of a scalar fence that waits for the scalar memory."""
 _LOAD = {"port": 3, "port_operation": 0x26}
@@ -40,56 +43,69 @@ def emit_outfeed(b: ProgramBuilder, source: Activation, name: str, size: int) ->
         for tile in tiles:
             b.emit("outfeed", walk("fifo", 0, [(words[tile] // 2, 0)], total_dims=3), signal("credit", 1), constant222=63,
                    to_host=1)
-            _send(b, tile, words[tile])
+            _send(b, Part(tile, 0, words[tile]))
     else:
         _through_scalar_memory(b, words, name, size)
 
 
-def _send(b: ProgramBuilder, tile: int, words: int) -> None:
-    """A tile sends its part, in its turn."""
-    lines = -(-words // ROW_WORDS)
-    dims = [(1, 1)] if lines == 1 else [(1, 1), (lines, 0)]
-    b.tile("ring_send", 1 << tile, walk("src", RECEIVE_ROW, dims, total_dims=4, mask=1, level=1, slot=1), ring_turn(b),
-           watch(1, TileCounter.NARROW_TO_WIDE, 1), signal("write", 1), signal("producer", 2), to_scalar=1)
+@dataclass(frozen=True)
+class Part:
+    """Some of what a tile sends.
 
-
-def batches(words: Mapping[int, int]) -> list[list[int]]:
-    """Cut tiles into batches that fit the scalar memory and, but for the last, have an even number of words.
-
-    Empty when there is no such cut.
+    Attributes
+    ----------
+    first:
+        Lines of 64 words that the tile has sent before.
     """
-    found: list[list[int]] = [[]]
-    used, pending, extra = 0, [], 0
-    for tile, count in words.items():
-        pending.append(tile)
-        extra += count
-        if extra % 2 == 0 or tile == max(words):
-            if extra > SCALAR_WORDS:
-                return []
-            if used + extra > SCALAR_WORDS:
-                found.append([])
-                used = 0
-            found[-1] += pending
-            used += extra
-            pending, extra = [], 0
+
+    tile: int
+    first: int
+    words: int
+
+
+def _send(b: ProgramBuilder, part: Part) -> None:
+    """A tile sends a part, in its turn."""
+    lines = -(-part.words // ROW_WORDS)
+    dims = [(1, 1)] if lines == 1 else [(1, 1), (lines, 0)]
+    b.tile("ring_send", 1 << part.tile, walk("src", RECEIVE_ROW, dims, total_dims=4, mask=1, level=1, slot=1), ring_turn(b),
+           watch(1, TileCounter.NARROW_TO_WIDE, part.first + 1), signal("write", 1), signal("producer", 2), to_scalar=1)
+
+
+def batches(words: Mapping[int, int]) -> list[list[Part]]:
+    """Cut what the tiles send into batches that fit the scalar memory, of even length where that is possible.
+
+    Parts of a tile but the last are an even number of lines, so that the two rows they pass through
+    keep their turns.
+    """
+    parts = [Part(tile, at // ROW_WORDS, min(_PART_WORDS, count - at)) for tile, count in words.items()
+             for at in range(0, count, _PART_WORDS)]
+    found = []
+    while parts:
+        count = next((i for i in range(1, len(parts)) if sum(p.words for p in parts[:i + 1]) > SCALAR_WORDS), len(parts))
+        even = next((i for i in range(count, 0, -1) if sum(p.words for p in parts[:i]) % 2 == 0), count)
+        count = count if count == len(parts) else even
+        found.append(parts[:count])
+        parts = parts[count:]
     return found
 
 
 def _through_scalar_memory(b: ProgramBuilder, words: Mapping[int, int], name: str, size: int) -> None:
     """Join parts that are no multiple of 8 bytes: the scalar core collects them and passes them on."""
-    issued = False
-    for batch in batches(words):
+    for i, batch in enumerate(batches(words)):
         at = 0
-        for tile in batch:
-            _send(b, tile, words[tile])
+        for part in batch:
+            _send(b, part)
             b.scalar_fence(engines=_SCALAR_MEMORY, tiles=False)
-            b.emit("outfeed", walk("fifo", at, [(words[tile], 1)], total_dims=3), constant222=63)
-            at += words[tile]
+            b.emit("outfeed", walk("fifo", at, [(part.words, 1)], total_dims=3), constant222=63)
+            at += part.words
         b.scalar_fence(engines=1 << ScalarEngine.OUTFEED, tiles=False)
-        if not issued:
+        if i == 0:
             issue_transfer(b, BaseAddress.OUTPUT, name, size, DmaTag.OUTPUT)
-            issued = True
         _push(b, at)
+    if sum(words.values()) % 2:
+        # The transfer is a multiple of 8 bytes.
+        b.load(_POINTER)
+        b.scalar_instruction("scalar", vector_operation=_PUSH, vector_source=_POINTER)
 
 
 def _push(b: ProgramBuilder, words: int) -> None:
@@ -110,9 +126,6 @@ def _push(b: ProgramBuilder, words: int) -> None:
         b.scalar_instruction("scalar", port_register=_PAIR[0], **_LOAD)
         b.scalar_instruction("scalar")
         b.scalar_instruction("scalar", vector_operation=_PUSH, vector_source=_PAIR[0])
-        # The transfer is a multiple of 8 bytes.
-        b.load(_POINTER)
-        b.scalar_instruction("scalar", vector_operation=_PUSH, vector_source=_POINTER)
 
 
 def _collect(source: Activation, tile: int) -> Values:

@@ -144,6 +144,7 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "rows of 3 bytes more": lambda: Net((23, 9, 3)).conv(5),
     "rows of 2 bytes more": lambda: Net((14, 15, 6)).conv(8),
     "one pixel wide tiles": lambda: Net((8, 5, 7)).conv(8, 1),
+    "odd parts": lambda: Net((140, 140, 3)).conv(4, 1),
     "1x1": lambda: Net((12, 20, 32)).conv(32, 1),
     "200 outputs": lambda: Net((8, 12, 64)).conv(200),
     "three layers": lambda: Net((16, 16, 3)).conv(16).conv(40, 1).conv(130),
