@@ -30,24 +30,26 @@ def sections(program: Sequence[Instruction]) -> dict[int, str]:
     dict
         Word offset of the first instruction of a part to its heading.
     """
-    headings: dict[int, str] = {}
-    for number, (start, compute) in enumerate(_parts(program), 1):
-        headings[start] = f"work {number}: {_describe(compute)}"
-    return headings
+    return {program[start].offset: heading for start, heading in headings(program)}
+
+
+def headings(program: Sequence[Instruction]) -> list[tuple[int, str]]:
+    """Return (index of the first instruction, heading) of the parts of a program."""
+    return [(start, f"work {number}: {_describe(compute)}") for number, (start, compute) in enumerate(_parts(program), 1)]
 
 
 def _parts(program: Sequence[Instruction]) -> Iterator[tuple[int, Instruction]]:
-    """Yield (first offset, first computing instruction) of every part."""
+    """Yield (index of the first instruction, first computing instruction) of every part."""
     fence: int | None = None
     last: tuple[object, ...] | None = None
-    for ins in program:
+    for index, ins in enumerate(program):
         if ins.name in _FENCES and fence is None:
-            fence = ins.offset
+            fence = index
         if ins.name not in _COMPUTE:
             continue
         signature = (ins.name, *(ins.values.get(name, 0) for name in _ARITHMETIC))
         if signature != last:
-            yield (ins.offset if fence is None else fence), ins
+            yield (index if fence is None else fence), ins
         last, fence = signature, None
 
 

@@ -26,10 +26,12 @@ class Costs:
     start: dict[Work, float] = field(default_factory=lambda: dict(START))
 
 
+# Fitted (see docs/cycle-model.md): COMPUTE and the buses' rates and overheads. The others are widths of
+# the data paths (64 bytes per cycle) and small latencies, which no published measurement resolves.
 PER_ELEMENT: dict[Work, float] = {
     Work.SCALAR: 4.0,
     Work.FENCE: 20.0,
-    Work.COMPUTE: 2.2,
+    Work.COMPUTE: 2.86,
     Work.RING_SEND: 4.0,
     Work.RING_RECEIVE: 0.0,
     Work.WIDE_TO_NARROW: 1 / 16,
@@ -62,3 +64,10 @@ class Bus:
     to_host: float
     transfer_us: float
     overhead_us: float
+
+
+BUSES = {bus.name: bus for bus in (
+    Bus("usb2", to_chip=30.0, to_host=30.0, transfer_us=20.0, overhead_us=230.0),
+    Bus("usb3", to_chip=381.0, to_host=400.0, transfer_us=2.3, overhead_us=70.0),
+    Bus("pcie", to_chip=380.0, to_host=380.0, transfer_us=1.0, overhead_us=40.0),
+)}

@@ -21,6 +21,8 @@ class Schedule:
     ----------
     begin, end:
         Microseconds since the chip was started, by step.
+    work_us:
+        Microseconds of work in each step, waiting not counted.
     total_us:
         Latency that the host sees.
     """
@@ -28,6 +30,7 @@ class Schedule:
     trace: Trace
     begin: Floats
     end: Floats
+    work_us: Floats
     total_us: float
 
 
@@ -39,6 +42,7 @@ def schedule(trace: Trace, costs: Costs, bus: Bus) -> Schedule:
     """
     begin: list[float] = []
     end: list[float] = []
+    work: list[float] = []
     free = [0.0] * len(trace.lines)
     per, start = _microseconds(costs, bus)
     for step in trace.steps:
@@ -47,9 +51,11 @@ def schedule(trace: Trace, costs: Costs, bus: Bus) -> Schedule:
             at = begin[other] + part * (end[other] - begin[other])
             if at > begins:
                 begins = at
-        ends = begins + per[step.work] * step.amount
+        took = per[step.work] * step.amount
         if step.first or step.work >= Work.TO_CHIP:
-            ends += start[step.work]
+            took += start[step.work]
+        work.append(took)
+        ends = begins + took
         for other, part in step.ends_after:
             at = begin[other] + part * (end[other] - begin[other])
             if at > ends:
@@ -58,7 +64,7 @@ def schedule(trace: Trace, costs: Costs, bus: Bus) -> Schedule:
         end.append(ends)
         free[step.line] = ends
     total = max(end, default=0.0) + bus.overhead_us
-    return Schedule(trace, np.asarray(begin), np.asarray(end), total)
+    return Schedule(trace, np.asarray(begin), np.asarray(end), np.asarray(work), total)
 
 
 def _microseconds(costs: Costs, bus: Bus) -> tuple[list[float], list[float]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import pairwise
@@ -19,12 +19,14 @@ import numpy.typing as npt
 
 from compiler.beagle.isa import Instruction
 from compiler.beagle.isa.counters import DmaTag, ScalarCounter, TileCounter, TileEngine
+from compiler.beagle.simulator.machine import Machine
 from compiler.beagle.simulator.moves import MeshHalf, RingReceive, RingSend, WideToNarrow, neighbour, tiles_of
 from compiler.beagle.simulator.observer import Observer
 from compiler.beagle.simulator.streams import Infeed, Outfeed, Pop, ScalarTask
 from compiler.beagle.simulator.task import Gate, Signal, TileTask
 from compiler.beagle.simulator.tensor import TensorOp
 from compiler.facts import ACTIVATION_WORD_BYTES, PARAMETER_LINE_BYTES, TILES, WIDE_ROW_BYTES
+from compiler.package.model import Executable
 
 Ints = npt.NDArray[np.int64]
 
@@ -189,7 +191,7 @@ class Recorder(Observer):
     def __init__(self, instruction_bytes: int) -> None:
         names = [f"tile {t} {e.name.lower()}" for t in range(TILES)
                  for e in [*TileEngine, *(TileEngine(i) for i in range(6, 10))]]
-        tiles = [names[t * _ENGINES:(t + 1) * _ENGINES] + [f"tile {t} dispatch"] for t in range(TILES)]
+        tiles = [[*names[t * _ENGINES:(t + 1) * _ENGINES], f"tile {t} dispatch"] for t in range(TILES)]
         self.trace = Trace(lines=[n for tile in tiles for n in tile] + list(_SCALAR_LINES))
         self._lines = [_Line(i) for i in range(len(self.trace.lines))]
         self._core_steps = 0
@@ -439,3 +441,22 @@ class Recorder(Observer):
         wanted = gate.count + gate.step * max(block, 0)
         ahead = ((history.current - wanted + 0x8000) & 0xFFFF) - 0x8000
         return history.point(history.current - ahead)
+
+
+def record(machine: Machine, executable: Executable, inputs: Mapping[str, bytes] | None = None) -> Trace:
+    """Run an executable on a machine and return its trace.
+
+    Parameters
+    ----------
+    machine:
+        A chip on which the parameters are cached, if any are.
+    inputs:
+        Input buffers by layer name, in the layout of the host.
+    """
+    recorder = Recorder(sum(len(chunk.data) for chunk in executable.chunks))
+    before, machine.chip.observer = machine.chip.observer, recorder
+    try:
+        machine.run(executable, inputs)
+    finally:
+        machine.chip.observer = before
+    return recorder.trace
