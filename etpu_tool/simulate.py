@@ -154,4 +154,4 @@ def _compare(model: str, source: str, seconds: float) -> None:
     started = time.perf_counter()
     interpreter.run(zeros)
     reference = time.perf_counter() - started
-    print(f"  TensorFlow Lite reference kernels: {reference:.3f} s; the simulator takes {seconds / reference:.1f} times that")
+    print(f"  TensorFlow Lite reference kernels: {reference:.3f} s; the simulator: {seconds / reference:.1f} times that")
