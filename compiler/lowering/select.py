@@ -10,6 +10,7 @@ from compiler.lowering.network import DenseNetwork, dense_objection, quantize_ob
 from compiler.lowering.spatial.network import ImageNetwork
 from compiler.lowering.spatial.objections import (
     addition_objection,
+    concatenation_objection,
     convolution_objection,
     mean_objection,
     pool_objection,
@@ -21,10 +22,11 @@ Network = DenseNetwork | ImageNetwork
 _OBJECTIONS: dict[str, Callable[[Graph, Operator], Verdict | None]] = {
     "CONV_2D": convolution_objection, "DEPTHWISE_CONV_2D": convolution_objection, "AVERAGE_POOL_2D": pool_objection,
     "MAX_POOL_2D": pool_objection, "ADD": addition_objection, "MEAN": mean_objection,
+    "CONCATENATION": concatenation_objection,
     "RELU": unary_objection, "RELU6": unary_objection, "RELU_N1_TO_1": unary_objection, "LOGISTIC": unary_objection,
 }
 """Operators on images."""
-_OF_VALUES = {"RELU", "RELU6", "RELU_N1_TO_1", "LOGISTIC"}
+_OF_VALUES = {"RELU", "RELU6", "RELU_N1_TO_1", "LOGISTIC", "PAD"}
 """Those that vectors know as well."""
 
 

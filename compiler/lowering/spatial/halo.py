@@ -104,8 +104,11 @@ def neighbour(tile: int, side: Side) -> int | None:
 
 
 def too_far(activation: Activation) -> str:
-    """Say which rows or columns no direct neighbour has; empty when there are none."""
+    """Say which rows or columns cannot be had; empty when there are none."""
     for tile in range(TILES):
+        need = activation.needed[tile]
+        if len(need.rows) and not activation.image.pixels(tile):
+            return f"rows {need.rows.start}..{need.rows.stop - 1} on a tile that holds nothing of the image"
         for side in SIDES:
             lacks = missing(activation, tile, side).inside
             if not len(lacks):
@@ -115,7 +118,7 @@ def too_far(activation: Activation) -> str:
             if other is None or lacks.start < own.start or lacks.stop > own.stop or not _has_corners(
                     activation, other, _region(activation, tile, side, lacks)):
                 what = "columns" if side.across else "rows"
-                return f"{what} {lacks.start}..{lacks.stop - 1}"
+                return f"{what} {lacks.start}..{lacks.stop - 1}, which no neighbouring tile holds"
     return ""
 
 

@@ -21,11 +21,11 @@ from compiler.lowering.network import (
 from compiler.lowering.parameters import dense_blob, round_up
 from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.spatial.addition import Addition
+from compiler.lowering.spatial.concatenation import Concatenation
 from compiler.lowering.spatial.halo import too_far
 from compiler.lowering.spatial.pooling import Pool
 from compiler.lowering.spatial.program import Layer, Memory, Port, SpatialNetwork, place, sources_of, spatial_program
 from compiler.lowering.spatial.reading import NetworkReader
-from compiler.lowering.spatial.unary import Unary
 from compiler.lowering.spatial.weights import Kernel
 from compiler.mapping import Subgraph
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
@@ -63,12 +63,12 @@ class ImageNetwork:
 
     def _check_layer(self, op: Operator, layer: Layer) -> None:
         net = self.network
-        if not isinstance(layer, Addition | Unary):
+        if not isinstance(layer, Addition | Concatenation):
             activation = net.activations[layer.source]
             if why := too_far(activation):
                 raise LoweringRefusal(op.index, refusal(
-                    op, f"needs {why} of {activation.name}, which no neighbouring tile holds: it has "
-                    f"{activation.image.height} x {activation.image.width} pixels over 4 x 4 tiles.",
+                    op, f"needs {why}; its input {activation.name} has {activation.image.height} x {activation.image.width} "
+                    "pixels over 4 x 4 tiles.",
                     "Use a larger image or a smaller kernel."))
         if isinstance(layer, Pool) and not layer.maximum and self.reader.reaches_out(layer):
             raise LoweringRefusal(op.index, refusal(

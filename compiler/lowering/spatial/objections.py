@@ -60,6 +60,21 @@ def pool_objection(graph: Graph, op: Operator) -> Verdict | None:
     return None
 
 
+def concatenation_objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Say why a concatenation by itself cannot be emitted; None when it can."""
+    xs, y = [graph.tensors[t] for t in op.inputs], graph.output(op)
+    if any(x.is_constant or x.type is not y.type or x.quantization is None for x in xs) or y.quantization is None:
+        return refusal(op, "joins a constant or tensors of several types.")
+    if len(y.shape) != 4 or op.options.axis % 4 != 3 or op.options.fusedActivationFunction:
+        return refusal(op, f"joins along dimension {op.options.axis} of {y.name} of shape {list(y.shape)}; only channels of "
+                           "images are joined.")
+    uneven = next((x for x in xs[:-1] if x.shape[-1] % 4), None)
+    if uneven is not None:
+        return refusal(op, f"its operand {uneven.name} has {uneven.shape[-1]} channels; all but the last must have a "
+                           "multiple of 4.", "Make the number of channels a multiple of 4.")
+    return None
+
+
 def unary_objection(graph: Graph, op: Operator) -> Verdict | None:
     """Say why a function of single values by itself cannot be emitted; None when it can."""
     x, y = graph.tensors[op.inputs[0]], graph.output(op)

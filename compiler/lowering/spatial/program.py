@@ -11,6 +11,7 @@ from compiler.lowering.builder import LAYER_COUNTERS, Program, ProgramBuilder
 from compiler.lowering.dense import RECEIVE_ROW, begin, finish_rings
 from compiler.lowering.spatial.addition import CONSTANT_WORDS, FIRST_WIDE_ROW, Addition, emit_addition
 from compiler.lowering.spatial.buffers import Lifetime, NarrowMemory
+from compiler.lowering.spatial.concatenation import Concatenation, emit_concatenation
 from compiler.lowering.spatial.convolution import Convolution, emit_convolution
 from compiler.lowering.spatial.geometry import Activation
 from compiler.lowering.spatial.halo import Readiness, emit_halo
@@ -23,12 +24,12 @@ from compiler.lowering.spatial.unary import CONSTANT_WORDS as UNARY_WORDS
 from compiler.lowering.spatial.unary import IDENTITY_ROW, Unary, emit_unary
 from compiler.memory.plan import Piece
 
-Layer = Convolution | Pool | Addition | Unary
+Layer = Convolution | Pool | Addition | Unary | Concatenation
 
 
 def sources_of(layer: Layer) -> tuple[int, ...]:
     """Activations that a layer reads."""
-    return layer.sources if isinstance(layer, Addition) else (layer.source,)
+    return layer.sources if isinstance(layer, Addition | Concatenation) else (layer.source,)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class SpatialNetwork:
         """Lowest wide row that a layer uses; negative when there are not enough."""
         if isinstance(layer, Convolution):
             return layer.blocks(self.pixels(layer), self.top_row(layer)).lowest
-        if isinstance(layer, Unary):
+        if isinstance(layer, Unary | Concatenation):
             return IDENTITY_ROW
         return FIRST_WIDE_ROW if isinstance(layer, Addition) else first_wide_row(self.activations[layer.source])
 
@@ -118,7 +119,7 @@ def place(network: SpatialNetwork) -> Memory:
     for i, layer in enumerate(network.layers):
         if isinstance(layer, Addition):
             constants[i] = memory.place(Lifetime(4 * CONSTANT_WORDS, i + 1, i + 1))
-        elif isinstance(layer, Unary):
+        elif isinstance(layer, Unary | Concatenation):
             constants[i] = memory.place(Lifetime(4 * UNARY_WORDS, i + 1, i + 1))
         elif isinstance(layer, Pool) and not layer.maximum:
             # They are written while the layer before still computes.
@@ -137,7 +138,7 @@ def _lifetimes(network: SpatialNetwork) -> tuple[dict[int, Lifetime], dict[int, 
         last[t] = len(network.layers) + 1
     owner = {t: t for t in first}
     for i, layer in enumerate(network.layers):
-        if isinstance(layer, Addition | Unary):
+        if isinstance(layer, Addition) or (isinstance(layer, Unary) and not layer.moves):
             taken = layer.sources[0]
             if last[taken] == i + 1 and _same_slabs(network.activations[taken], network.activations[layer.target]):
                 owner[layer.target] = owner[taken]
@@ -203,21 +204,34 @@ class _Writer:
             emit_addition(self.b, self.books, layer, operands, activations[layer.target], self.memory.constants[index])
             self.ready.clear()
             return
-        source, target = activations[layer.source], activations[layer.target]
-        if isinstance(layer, Unary):
-            emit_unary(self.b, self.books, layer, source, target, self.memory.constants[index])
+        if isinstance(layer, Concatenation):
+            emit_concatenation(self.b, self.books, layer, [activations[t] for t in layer.sources],
+                               activations[layer.target], self.memory.constants[index])
             self.ready.clear()
+            return
+        source, target = activations[layer.source], activations[layer.target]
+        if isinstance(layer, Unary) and not layer.moves:
+            self._unary(index, layer)
             return
         if layer.source not in self.exchanged:
             emit_halo(self.b, self.books, source, self.ready.get(layer.source))
             self.exchanged.add(layer.source)
-        if isinstance(layer, Convolution):
+        if isinstance(layer, Unary):
+            self.b.barrier()
+            self._unary(index, layer)
+        elif isinstance(layer, Convolution):
             self.b.barrier()
             self.ready[layer.target] = self._readiness(layer.kernel.groups, layer.kernel.depthwise)
             emit_convolution(self.b, self.books, layer, source, target, self.pieces[layer.name],
                              self.network.top_row(layer))
         else:
             self._pool(index, layer, source, target)
+
+    def _unary(self, index: int, layer: Unary) -> None:
+        activations = self.memory.activations
+        emit_unary(self.b, self.books, layer, activations[layer.source], activations[layer.target],
+                   self.memory.constants[index])
+        self.ready.clear()
 
     def _pool(self, index: int, layer: Pool, source: Activation, target: Activation) -> None:
         self.ready[layer.target] = self._readiness(-(-target.image.padded // 64), False)

@@ -34,6 +34,7 @@ from compiler.lowering.parameters import DenseParameters
 from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.softmax import SoftmaxLayer
 from compiler.lowering.spatial.addition import Addition
+from compiler.lowering.spatial.concatenation import Concatenation
 from compiler.lowering.spatial.convolution import Convolution
 from compiler.lowering.spatial.geometry import Activation, Image, Region, Span, Window, needed_by
 from compiler.lowering.spatial.pooling import Pool
@@ -88,6 +89,7 @@ class NetworkReader:
         self.dense: list[DenseLayer] = []
         self._origin: dict[int, int] = {}
         self._padding: dict[int, _Padding] = {}
+        self._view: Tensor | None = None
         self._tail_source: int | None = None
         self._vectors: list[int] = []
         self._mean: Pool | None = None
@@ -112,14 +114,18 @@ class NetworkReader:
                 self._alias(op)
             elif op.name in UNARY:
                 layers.append(self._unary(op))
-            elif op.name == "PAD":
+            elif op.name == "PAD" and self._is_absorbed(op):
                 self._absorb_padding(op)
+            elif op.name == "PAD":
+                layers.append(self._pad(op))
             elif op.name in CONVOLUTIONS:
                 layers.append(self._convolution(op))
             elif op.name in POOLS:
                 layers.append(self._pool(op))
             elif op.name == "ADD":
                 layers.append(self._addition(op))
+            elif op.name == "CONCATENATION":
+                layers.append(self._concatenation(op))
             else:
                 raise LoweringRefusal(op.index, refusal(op, "code for this operator behind convolutions is not generated "
                                                             "yet.", "It runs on the CPU."))
@@ -232,22 +238,46 @@ class NetworkReader:
     def _alias(self, op: Operator) -> None:
         x, y = self.graph.tensors[op.inputs[0]], self.graph.output(op)
         if op.name == "RESHAPE" and _extent(x) != _extent(y):
+            if self._only_host_data(x):
+                self._view = y
+                self._origin[y.index] = self._resolve(x.index)
+                return
             raise LoweringRefusal(op.index, refusal(op, f"turns {x.name} of shape {list(x.shape)} into {list(y.shape)}; "
                                                         "only changes that leave rows, columns and channels are generated."))
         self._origin[y.index] = self._resolve(x.index)
 
+    def _only_host_data(self, x: Tensor) -> bool:
+        """Tell whether a tensor is the input as it comes, and read in one way only: then its shape is free."""
+        return self._resolve(x.index) == self.subgraph.inputs[0] and all(
+            len(self.graph.consumers.get(t, ())) == 1 for t in (x.index, self.subgraph.inputs[0]))
+
+    def _is_absorbed(self, op: Operator) -> bool:
+        """Tell whether all that reads a padded image are convolutions."""
+        y = op.outputs[0]
+        users = self.graph.consumers.get(y, ())
+        return y not in self.subgraph.outputs and all(
+            u.name in CONVOLUTIONS and u.index in self.subgraph.operators for u in users)
+
+    def _pads(self, op: Operator) -> list[list[int]]:
+        pads: list[list[int]] = self.graph.tensors[op.inputs[1]].array().reshape(-1, 2).tolist()
+        if len(pads) != 4 or any(pads[0]) or any(pads[3]):
+            raise LoweringRefusal(op.index, refusal(op, f"pads by {pads}; only rows and columns are padded."))
+        return pads
+
     def _absorb_padding(self, op: Operator) -> None:
         """Padding of rows and columns becomes part of the convolution behind it."""
+        pads = self._pads(op)
+        y = op.outputs[0]
+        self._origin[y] = self._resolve(op.inputs[0])
+        self._padding[y] = _Padding((pads[1][0], pads[1][1]), (pads[2][0], pads[2][1]))
+
+    def _pad(self, op: Operator) -> Unary:
+        """Padding by itself moves pixels between tiles."""
+        pads = self._pads(op)
         x, y = self.graph.tensors[op.inputs[0]], self.graph.output(op)
-        amounts = self.graph.tensors[op.inputs[1]]
-        users = self.graph.consumers.get(y.index, ())
-        simple = amounts.is_constant and y.index not in self.subgraph.outputs and all(
-            u.name in CONVOLUTIONS and u.index in self.subgraph.operators for u in users)
-        pads = amounts.array().reshape(-1, 2).tolist() if amounts.is_constant else []
-        if not simple or len(pads) != 4 or any(pads[0]) or any(pads[3]):
-            raise LoweringRefusal(op.index, refusal(op, "is only generated for rows and columns in front of a convolution."))
-        self._origin[y.index] = self._resolve(x.index)
-        self._padding[y.index] = _Padding((pads[1][0], pads[1][1]), (pads[2][0], pads[2][1]))
+        low, high = clamp(y, 0)
+        return Unary(op.title, self._resolve(x.index), y.index, zero_point(x), zero_point(y), bits(unary_multiplier(x, y)),
+                     low, high, windows=(Window(before=pads[1][0]), Window(before=pads[2][0])))
 
     def _convolution(self, op: Operator) -> Convolution:
         x, w, y = self.graph.tensors[op.inputs[0]], self.graph.tensors[op.inputs[1]], self.graph.output(op)
@@ -287,6 +317,16 @@ class NetworkReader:
         return Addition(op.title, (self._resolve(b.index), self._resolve(a.index)), y.index, (weights[1], weights[0]),
                         constant, zero_point(y), bits(sum_multiplier(a, b, y, weights)), low, high)
 
+    def _concatenation(self, op: Operator) -> Concatenation:
+        y = self.graph.output(op)
+        low, high = clamp(y, 0)
+        parts = []
+        for i, t in enumerate(op.inputs):
+            x = self.graph.tensors[t]
+            parts.append(Unary(f"{op.title} operand {i}", self._resolve(t), y.index, zero_point(x), zero_point(y),
+                               bits(unary_multiplier(x, y)), low, high))
+        return Concatenation(op.title, tuple(parts), y.index)
+
     def _windows(self, op: Operator, x: Tensor, w: Tensor) -> tuple[Window, Window]:
         o = op.options
         pad = self._padding.get(x.index, _Padding())
@@ -303,7 +343,7 @@ class NetworkReader:
         fills: dict[int, int] = {}
         nothing = (Region(Span(0, 0), Span(0, 0)),) * TILES
         for layer in layers:
-            if isinstance(layer, Addition | Unary):
+            if isinstance(layer, Addition | Concatenation) or (isinstance(layer, Unary) and not layer.moves):
                 continue
             regions = needed_by([layer.windows], _image(self.graph.tensors[layer.target]))
             needed[layer.source] = _hull(needed.get(layer.source, nothing), regions)
@@ -317,12 +357,15 @@ class NetworkReader:
         found = {}
         for t in (source, *(layer.target for layer in layers)):
             tensor = self.graph.tensors[t]
+            if t == source and self._view is not None:
+                tensor = self._view
             found[t] = Activation(tensor.name, _image(tensor), fills.get(t, zero_point(tensor)), needed.get(t, nothing))
         return found
 
-    def reaches_out(self, layer: Convolution | Pool) -> bool:
+    def reaches_out(self, layer: Convolution | Pool | Unary) -> bool:
         """Tell whether a window reaches beyond the image."""
-        image, out = _image(self.graph.tensors[layer.source]), _image(self.graph.tensors[layer.target])
+        view = self._view if layer.source == self.subgraph.inputs[0] else None
+        image, out = _image(view or self.graph.tensors[layer.source]), _image(self.graph.tensors[layer.target])
         for window, length, count in zip(layer.windows, (image.height, image.width), (out.height, out.width), strict=True):
             span = window.needed(Span(0, count))
             if span.start < 0 or span.stop > length:

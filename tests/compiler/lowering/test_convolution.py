@@ -87,6 +87,17 @@ class Net:
                                         scale=0.05 * float(np.sqrt(inputs)), zero_point=self.zero, activation=activation)
         return self
 
+    def inception(self) -> Net:
+        """Three branches, joined."""
+        before = self.x
+        first = self.conv(12, 1).x
+        self.x = before
+        second = self.conv(8, 3).conv(16, (3, 1)).x
+        self.x = before
+        third = self.depthwise().conv(7, 1).x
+        self.x = self.b.concatenation([first, second, third], scale=0.9, zero_point=self.zero + 1)
+        return self
+
     def unary(self, name: str, scale: float | None = None) -> Net:
         self.x = self.b.unary(name, self.x, scale=scale, zero_point=self.zero if scale else None)
         return self
@@ -145,6 +156,10 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "rows of 2 bytes more": lambda: Net((14, 15, 6)).conv(8),
     "one pixel wide tiles": lambda: Net((8, 5, 7)).conv(8, 1),
     "odd parts": lambda: Net((140, 140, 3)).conv(4, 1),
+    "padding by itself": lambda: Net((13, 16, 5)).pad((1, 2), (2, 0)),
+    "padding before a pool": lambda: Net((13, 16, 8)).conv(8).pad((1, 0), (0, 1)).pool("MAX_POOL_2D", 2, 2),
+    "inception": lambda: Net((13, 12, 8)).conv(8, activation="NONE").inception().conv(20),
+    "joined result": lambda: Net((13, 12, 8)).inception(),
     "1x1": lambda: Net((12, 20, 32)).conv(32, 1),
     "200 outputs": lambda: Net((8, 12, 64)).conv(200),
     "three layers": lambda: Net((16, 16, 3)).conv(16).conv(40, 1).conv(130),
