@@ -126,9 +126,3 @@ class CounterHistory:
 def covers(clock: Clock, timeline: Timeline, position: int) -> bool:
     """Tell whether a clock knows of a position."""
     return bool(clock[timeline.index] >= position)
-
-
-def unwrap(counter: int, wanted: int) -> int:
-    """Return the value that a comparison in 16 bits means."""
-    ahead = ((counter - wanted + 0x8000) & 0xFFFF) - 0x8000
-    return counter - ahead

@@ -25,24 +25,23 @@ from compiler.beagle.isa import Instruction
 from compiler.beagle.isa.counters import ScalarCounter, TileCounter, TileEngine
 from compiler.beagle.judge.accesses import ENGINES, Access, Memory, accesses, engine_of
 from compiler.beagle.judge.books import Book, Conflict
-from compiler.beagle.judge.clocks import Clock, Contribution, CounterHistory, Timeline, unwrap
+from compiler.beagle.judge.clocks import Clock, Contribution, CounterHistory, Timeline
 from compiler.beagle.simulator.moves import MeshHalf, NarrowToWide, RingReceive, RingSend, WideToNarrow, neighbour, tiles_of
 from compiler.beagle.simulator.observer import Observer
+from compiler.beagle.simulator.packets import SentPackets
 from compiler.beagle.simulator.state import Chip
 from compiler.beagle.simulator.streams import (
+    FIFO_BYTES,
     SCALAR_FIFO_WORDS,
-    SCALAR_WORD_BYTES,
     Infeed,
     Outfeed,
     Pop,
     ScalarTask,
 )
-from compiler.beagle.simulator.task import TileTask
+from compiler.beagle.simulator.task import TileTask, unwrap
 from compiler.facts import (
     ACTIVATION_FIFO_WORDS,
-    ACTIVATION_WORD_BYTES,
     PARAMETER_FIFO_LINES,
-    PARAMETER_LINE_BYTES,
     TILES,
     WIDE_ROW_BYTES,
 )
@@ -56,7 +55,6 @@ SIZE = _CORE + 1 + len(_SCALAR_QUEUES)
 _PRODUCERS = {TileCounter.RING_PRODUCER_A: ScalarCounter.PRODUCER_A,
               TileCounter.RING_PRODUCER_B: ScalarCounter.PRODUCER_B}
 FIFO_ENTRIES = (PARAMETER_FIFO_LINES, ACTIVATION_FIFO_WORDS, SCALAR_FIFO_WORDS)
-FIFO_BYTES = (PARAMETER_LINE_BYTES, ACTIVATION_WORD_BYTES, SCALAR_WORD_BYTES)
 RELAY_SLACK = 1
 """Events that a relay over the scalar core may be early: in official programs the row that it sends
 on waits for all rows of ring A but the last, which is under way then; it returns later than that."""
@@ -106,29 +104,6 @@ class Verdict:
     host_latency: int = 0
 
 
-class _Packets:
-    """Packets under way, as positions of the timelines that sent them."""
-
-    def __init__(self) -> None:
-        self._parts: deque[tuple[Timeline, Ints]] = deque()
-        self.last: tuple[Timeline, int] | None = None
-
-    def push(self, timeline: Timeline, positions: Ints) -> None:
-        self._parts.append((timeline, positions))
-        self.last = (timeline, int(positions[-1]))
-
-    def pop(self, count: int) -> list[tuple[Timeline, Ints]]:
-        taken = []
-        while count and self._parts:
-            timeline, positions = self._parts.popleft()
-            if len(positions) > count:
-                self._parts.appendleft((timeline, positions[count:]))
-                positions = positions[:count]
-            taken.append((timeline, positions))
-            count -= len(positions)
-        return taken
-
-
 class Judge(Observer):
     """Watches one run of a machine.
 
@@ -155,9 +130,9 @@ class Judge(Observer):
         self._base: dict[tuple[int, TileTask], int] = {}
         self._halves: dict[TileTask, Sequence[TileTask]] = {}
         self._notified: dict[int, Clock] = {}
-        self._ring = [[_Packets() for _ in range(TILES)] for _ in range(2)]
-        self._to_scalar = _Packets()
-        self._mesh = [[_Packets() for _ in range(TILES)] for _ in range(4)]
+        self._ring = [[SentPackets[Timeline]() for _ in range(TILES)] for _ in range(2)]
+        self._to_scalar = SentPackets[Timeline]()
+        self._mesh = [[SentPackets[Timeline]() for _ in range(TILES)] for _ in range(4)]
         self._turns: list[tuple[Timeline, int] | None] = [None, None]
         self._parameters_asked: list[int] = []
         self._queue_of: dict[int, Timeline] = {}
@@ -412,7 +387,7 @@ class Judge(Observer):
             if target is not None:
                 self._mesh[task.bus][target].push(line, positions)
 
-    def _send(self, queue: _Packets, line: Timeline, positions: Ints, ins: Instruction) -> None:
+    def _send(self, queue: SentPackets[Timeline], line: Timeline, positions: Ints, ins: Instruction) -> None:
         """Put packets on a queue; their order among senders must be certain."""
         last = queue.last
         if last is not None and last[0] is not line and not self._follows(line, int(positions[0]), last, ins):

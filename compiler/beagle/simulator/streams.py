@@ -24,6 +24,8 @@ from compiler.facts import (
 
 SCALAR_FIFO_WORDS = 128
 SCALAR_WORD_BYTES = 4
+FIFO_BYTES = (PARAMETER_LINE_BYTES, ACTIVATION_WORD_BYTES, SCALAR_WORD_BYTES)
+"""Bytes of an entry of the FIFOs that a pop reads, by its ``source``."""
 SCALAR_MEMORY_WORDS = 4096
 """Official programs write up to word 4061 and then move what is left to the front."""
 

@@ -22,6 +22,11 @@ def s16(value: int) -> int:
     return ((value + 0x8000) & 0xFFFF) - 0x8000
 
 
+def unwrap(counter: int, wanted: int) -> int:
+    """Return the value that a comparison of a counter in 16 bits means."""
+    return counter - s16(counter - wanted)
+
+
 @dataclass(frozen=True)
 class Gate:
     """A watch: block i may start when counter - (count + step * i) >= 0 in 16 bits.

@@ -22,8 +22,9 @@ from compiler.beagle.isa.counters import DmaTag, ScalarCounter, TileCounter, Til
 from compiler.beagle.simulator.machine import Machine
 from compiler.beagle.simulator.moves import MeshHalf, RingReceive, RingSend, WideToNarrow, neighbour, tiles_of
 from compiler.beagle.simulator.observer import Observer
-from compiler.beagle.simulator.streams import Infeed, Outfeed, Pop, ScalarTask
-from compiler.beagle.simulator.task import Gate, Signal, TileTask
+from compiler.beagle.simulator.packets import SentPackets
+from compiler.beagle.simulator.streams import FIFO_BYTES, Infeed, Outfeed, Pop, ScalarTask
+from compiler.beagle.simulator.task import Gate, Signal, TileTask, unwrap
 from compiler.beagle.simulator.tensor import TensorOp
 from compiler.facts import ACTIVATION_WORD_BYTES, PARAMETER_LINE_BYTES, TILES, WIDE_ROW_BYTES
 from compiler.package.model import Executable
@@ -147,28 +148,6 @@ class _History:
         return line.point(int(positions[min(value - before, len(positions)) - 1]))
 
 
-class _Packets:
-    """Packets under way."""
-
-    def __init__(self) -> None:
-        self._parts: deque[tuple[_Line, Ints]] = deque()
-
-    def push(self, line: _Line, positions: Ints) -> None:
-        if len(positions):
-            self._parts.append((line, positions))
-
-    def pop(self, count: int) -> list[tuple[_Line, Ints]]:
-        taken = []
-        while count and self._parts:
-            line, positions = self._parts.popleft()
-            if len(positions) > count:
-                self._parts.appendleft((line, positions[count:]))
-                positions = positions[:count]
-            taken.append((line, positions))
-            count -= len(positions)
-        return taken
-
-
 _ENGINES = len(TileEngine) + 4
 _SCALAR_LINES = ("scalar core", "infeed of parameters", "infeed of activations", "pop", "outfeed", "to chip", "to host")
 _QUEUE_LINE = {"infeed0": 1, "infeed1": 2, "pop": 3, "outfeed": 4}
@@ -203,9 +182,9 @@ class Recorder(Observer):
         self._tile_counters = [[_History() for _ in TileCounter] for _ in range(TILES)]
         self._scalar_counters = [_History() for _ in ScalarCounter]
         self._base: dict[tuple[int, TileTask], int] = {}
-        self._ring = [[_Packets() for _ in range(TILES)] for _ in range(2)]
-        self._mesh = [[_Packets() for _ in range(TILES)] for _ in range(4)]
-        self._to_scalar = _Packets()
+        self._ring = [[SentPackets[_Line]() for _ in range(TILES)] for _ in range(2)]
+        self._mesh = [[SentPackets[_Line]() for _ in range(TILES)] for _ in range(4)]
+        self._to_scalar = SentPackets[_Line]()
         self._arrived = [0, 0]
         self._arrivals: list[_Line] = [_Line(-1), _Line(-1)]
         self._instruction_bytes = instruction_bytes
@@ -305,7 +284,7 @@ class Recorder(Observer):
         if isinstance(task, Infeed):
             return Work.INFEED, count * (ACTIVATION_WORD_BYTES if task.stream else PARAMETER_LINE_BYTES)
         if isinstance(task, Pop):
-            return Work.POP, count * (PARAMETER_LINE_BYTES, ACTIVATION_WORD_BYTES, 4)[task.source]
+            return Work.POP, count * FIFO_BYTES[task.source]
         assert isinstance(task, Outfeed)
         return Work.OUTFEED, count * task.unit
 
@@ -323,7 +302,7 @@ class Recorder(Observer):
         return []
 
     def _send_popped(self, task: Pop, line: _Line, base: int, start: int, stop: int) -> None:
-        entries = task.packet // (PARAMETER_LINE_BYTES, ACTIVATION_WORD_BYTES, 4)[task.source]
+        entries = task.packet // FIFO_BYTES[task.source]
         ends = np.minimum(np.arange(entries, task.size + entries, entries), task.size)
         sent = base + ends[(ends > start) & (ends <= stop)]
         for receiver in task.receivers:
@@ -439,8 +418,7 @@ class Recorder(Observer):
     def _gate_point(self, gate: Gate, history: _History, position: int) -> Point | None:
         block = min(int(np.searchsorted(gate.starts, position, "right")) - 1, len(gate.starts) - 2)
         wanted = gate.count + gate.step * max(block, 0)
-        ahead = ((history.current - wanted + 0x8000) & 0xFFFF) - 0x8000
-        return history.point(history.current - ahead)
+        return history.point(unwrap(history.current, wanted))
 
 
 def record(machine: Machine, executable: Executable, inputs: Mapping[str, bytes] | None = None) -> Trace:
