@@ -387,13 +387,15 @@ class StreamBuffers:
         return self.header
 
 
-def stream(b: ProgramBuilder, layer: DenseLayer, out: int, lines: int) -> int:
+def stream(b: ProgramBuilder, layer: DenseLayer, out: int, lines: int, first: int | None = None) -> int:
     """Multiply with parameters that arrive from the host during the inference.
 
     Parameters
     ----------
     lines:
         64-byte lines of parameters streamed so far in this inference.
+    first:
+        Where the layer's own begin in the parameters, in lines; by default behind those.
 
     Returns
     -------
@@ -413,7 +415,7 @@ def stream(b: ProgramBuilder, layer: DenseLayer, out: int, lines: int) -> int:
     for (groups, lanes), mask in shapes.items():
         _multiply_stream(b, layer, s, out, groups, lanes, short, mask)
     count = round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES) // PARAMETER_LINE_BYTES
-    fetch_parameters(b, lines, count)
+    fetch_parameters(b, lines, lines if first is None else first, count)
     for tile in range(layer.tiles):
         part = layer.groups_on(tile) * p.group_bytes // PARAMETER_LINE_BYTES
         b.emit("pop", linear("fifo", lines % PARAMETER_FIFO_LINES, part, PARAMETER_FIFO_LINES // 2), signal("credit", 0),
@@ -459,13 +461,13 @@ def _multiply_stream(b: ProgramBuilder, layer: DenseLayer, s: StreamBuffers, out
     )
 
 
-def fetch_parameters(b: ProgramBuilder, lines: int, count: int) -> None:
-    """Bring 64-byte lines of parameters from the host; ``lines`` have come before."""
-    parameter_pointer(b, lines * PARAMETER_LINE_BYTES)
+def fetch_parameters(b: ProgramBuilder, lines: int, first: int, count: int) -> None:
+    """Bring 64-byte lines of parameters from the host, ``first`` to ``first + count``; ``lines`` have come before."""
+    parameter_pointer(b, first * PARAMETER_LINE_BYTES)
     b.copy(6, 5)
     b.copy(7, 4)
     total = count * PARAMETER_LINE_BYTES
-    b.transfer_hint(BaseAddress.PARAMETER, "", lines * PARAMETER_LINE_BYTES, total)
+    b.transfer_hint(BaseAddress.PARAMETER, "", first * PARAMETER_LINE_BYTES, total)
     b.descriptor(6, 7, 8, total, DmaTag.PARAMETERS)
     b.emit("infeed", linear("fifo", lines % PARAMETER_FIFO_LINES, count, PARAMETER_FIFO_LINES // 2), signal("filled", 0),
            watch(0, ScalarCounter.PARAMETER_INFEED, lines - PARAMETER_CREDITS, level=0))

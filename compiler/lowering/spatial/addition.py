@@ -47,8 +47,8 @@ def emit_addition(b: ProgramBuilder, books: Books, layer: Addition, sources: tup
     """Emit a sum; ``constants`` is the byte address of 16 words."""
     b.tile_fence(reset=LAYER_COUNTERS)
     _build_weights(b, layer, constants // 4)
-    values = {t: _add(layer, sources, target, t) for t in range(TILES) if target.image.pixels(t)}
-    shapes = {t: tuple(len(s) > 1 for s in target.image.own(t)) for t in values}
+    values = {t: _add(layer, sources, target, t) for t in range(TILES) if target.pixels(t)}
+    shapes = {t: tuple(len(s) > 1 for s in target.own(t)) for t in values}
     for tiles, fields in by_content(values, also=shapes):
         b.tile("tensor_op", tiles, dict(fields))
     b.tile_fence(reset=LAYER_COUNTERS)
@@ -73,9 +73,9 @@ def _build_weights(b: ProgramBuilder, layer: Addition, word: int) -> None:
 
 
 def _add(layer: Addition, sources: tuple[Activation, Activation], target: Activation, tile: int) -> Values:
-    rows, columns = target.image.own(tile)
+    rows, columns = target.own(tile)
     slab, out = sources[0].slab(tile), target.slab(tile)
-    first, second = (s.own_address(tile) for s in sources)
+    first, second = (s.address + s.slab(tile).offset(rows.start, columns.start) for s in sources)
     words, count = slab.pixel // 4, len(rows) * len(columns)
     fields: Values = {f"loop{i}": n - 1 for i, n in enumerate((2, 2, len(columns), len(rows), words))}
     fields |= {"partial_from_zero": 1, "no_partial_sums": 1, "weights_16bit": 1, "channel_group_level": 4, "reduction": 3,

@@ -41,10 +41,11 @@ def emit_concatenation(b: ProgramBuilder, books: Books, layer: Concatenation, so
     for part, source in zip(layer.parts, sources, strict=True):
         values = {}
         for tile in range(TILES):
-            rows, columns = target.image.own(tile)
+            rows, columns = target.own(tile)
             if len(rows) and len(columns):
                 a, c = source.slab(tile), target.slab(tile)
-                values[tile] = apply_to_words(part, source.own_address(tile), (4, a.pixel, a.pitch),
+                first = source.address + a.offset(rows.start, columns.start)
+                values[tile] = apply_to_words(part, first, (4, a.pixel, a.pitch),
                                               target.own_address(tile) + channel, (4, c.pixel, c.pitch),
                                               (a.pixel // 4, len(columns), len(rows)))
         for tiles, fields in by_content(values):

@@ -141,19 +141,19 @@ def emit_convolution(b: ProgramBuilder, books: Books, layer: Convolution, source
     top:
         Wide rows from here on are left alone.
     """
-    active = [t for t in range(TILES) if target.image.pixels(t)]
+    active = [t for t in range(TILES) if target.pixels(t)]
     mask = sum(1 << t for t in active)
     ring = RingUse(layer.kernel, not pieces)
-    blocks = layer.blocks(max(target.image.pixels(t) for t in active), top)
+    blocks = layer.blocks(max(target.pixels(t) for t in active), top)
     _receive(b, books, layer, ring, blocks, mask, active)
     _load_scaling(b, books, layer, ring, blocks, mask, active)
     values = {t: _tensor_op(books, layer, ring, blocks, source, target, t) for t in active}
-    shapes = {t: tuple(len(s) > 1 for s in target.image.own(t)) for t in active}
+    shapes = {t: tuple(len(s) > 1 for s in target.own(t)) for t in active}
     for tiles, fields in by_content(values, also=shapes):
         b.tile("tensor_op", tiles, dict(fields))
     _count(books, layer.kernel, ring, active)
     if ring.streamed:
-        _stream(b, books, layer.kernel, mask)
+        _stream(b, books, layer, mask)
     elif layer.kernel.packed:
         _send_packed(b, books, layer.kernel, pieces, mask)
     else:
@@ -234,7 +234,7 @@ def _tensor_op(books: Books, layer: Convolution, ring: RingUse, blocks: WideBloc
     """Fields of the tensor operation on one tile."""
     k = layer.kernel
     p = k.parameters
-    rows, columns = target.image.own(tile)
+    rows, columns = target.own(tile)
     nest = Nest(k.rows, len(rows) * len(columns), k.chunks, k.groups)
     last = min(p.group_outputs, -(-(p.outputs - (k.groups - 1) * p.group_outputs) // 4) * 4)
     lanes = p.group_outputs if k.groups > 1 else last
@@ -291,7 +291,7 @@ def _input_walk(layer: Convolution, source: Activation, tile: int, nest: Nest, o
 def _output_walk(layer: Convolution, target: Activation, tile: int, lanes: int, last: int) -> Values:
     k = layer.kernel
     slab = target.slab(tile)
-    rows, columns = target.image.own(tile)
+    rows, columns = target.own(tile)
     pixels = merge_dims(many([(len(columns), slab.pixel), (len(rows), slab.pitch)]))
     dims = [(lanes // 4, 4), *pixels]
     if not k.depthwise:
@@ -323,10 +323,11 @@ def _count(books: Books, kernel: Kernel, ring: RingUse, active: Sequence[int]) -
             books.counts.add(TileCounter.WIDE_TO_SCALING, tile, kernel.groups)
 
 
-def _stream(b: ProgramBuilder, books: Books, kernel: Kernel, mask: int) -> None:
+def _stream(b: ProgramBuilder, books: Books, layer: Convolution, mask: int) -> None:
     """The host sends the parameters, the scalar core passes them on."""
+    kernel = layer.kernel
     lines, count = books.streamed_lines, kernel.lines
-    fetch_parameters(b, lines, count)
+    fetch_parameters(b, lines, books.first_line(layer.name, count), count)
     b.emit("pop", linear("fifo", lines % PARAMETER_FIFO_LINES, count, PARAMETER_FIFO_LINES // 2), signal("credit", 0),
            watch(0, ScalarCounter.PARAMETER_POP, lines + 1, level=0),
            watch(1, ScalarCounter.PRODUCER_A, b.producer_turns, step=0, level=2), constant392=1, receivers=mask,

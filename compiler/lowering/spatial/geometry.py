@@ -33,6 +33,16 @@ class Span:
             return self
         return other if not len(self) else Span(min(self.start, other.start), max(self.stop, other.stop))
 
+    def within(self, length: int) -> Span:
+        """Return what of it lies inside an image of this extent."""
+        start = min(max(self.start, 0), length)
+        return Span(start, max(min(self.stop, length), start))
+
+    def part(self, index: int, count: int) -> Span:
+        """Return one of several parts of about the same length."""
+        start, stop = (self.start - (-i * len(self) // count) for i in (index, index + 1))
+        return Span(start, stop)
+
 
 def split(length: int) -> tuple[Span, ...]:
     """Split rows or columns over four tiles.
@@ -130,9 +140,16 @@ class Region:
     rows: Span
     columns: Span
 
+    def __bool__(self) -> bool:
+        """Tell whether there is a pixel in it."""
+        return len(self.rows) > 0 and len(self.columns) > 0
+
     def hull(self, other: Region) -> Region:
         """Return the smallest region around both."""
         return Region(self.rows.hull(other.rows), self.columns.hull(other.columns))
+
+
+NOWHERE = Region(Span(0, 0), Span(0, 0))
 
 
 @dataclass(frozen=True)
@@ -147,6 +164,11 @@ class Activation:
         Per tile: what the consumers read.
     zero_point:
         Unsigned domain; also what padding is filled with.
+    parts:
+        Per tile: what its producer computes there; by default what the tile owns. Bands compute parts
+        of it, or beyond it what the next operator needs.
+    frames:
+        Per tile: the slab, where it is more than that.
     """
 
     name: str
@@ -154,10 +176,30 @@ class Activation:
     zero_point: int
     needed: tuple[Region, ...]
     address: int = 0
+    parts: tuple[Region, ...] | None = None
+    frames: tuple[Slab, ...] | None = None
+
+    def own(self, tile: int) -> tuple[Span, Span]:
+        """Rows and columns that the producer computes on a tile."""
+        if self.parts is None:
+            return self.image.own(tile)
+        return self.parts[tile].rows, self.parts[tile].columns
+
+    def pixels(self, tile: int) -> int:
+        """Pixels that the producer computes on a tile."""
+        rows, columns = self.own(tile)
+        return len(rows) * len(columns)
+
+    @property
+    def most_pixels(self) -> int:
+        """Pixels that the producer computes on the tile with the most of them."""
+        return max(self.pixels(t) for t in range(TILES))
 
     def slab(self, tile: int) -> Slab:
         """Memory of a tile: what it owns and what it needs."""
-        rows, columns = self.image.own(tile)
+        if self.frames is not None:
+            return self.frames[tile]
+        rows, columns = self.own(tile)
         need = self.needed[tile]
         return Slab(rows.hull(need.rows), columns.hull(need.columns), self.image.padded)
 
@@ -167,8 +209,8 @@ class Activation:
         return max(self.slab(tile).size for tile in range(TILES))
 
     def own_address(self, tile: int) -> int:
-        """Byte address of the first pixel that a tile owns."""
-        rows, columns = self.image.own(tile)
+        """Byte address of the first pixel that the producer computes on a tile."""
+        rows, columns = self.own(tile)
         return self.address + self.slab(tile).offset(rows.start, columns.start)
 
 

@@ -91,7 +91,7 @@ def missing(activation: Activation, tile: int, side: Side) -> Missing:
 
 
 def _axis(activation: Activation, tile: int, side: Side) -> tuple[Span, Span]:
-    own, need = activation.image.own(tile), activation.needed[tile]
+    own, need = activation.own(tile), activation.needed[tile]
     return (own[1], need.columns) if side.across else (own[0], need.rows)
 
 
@@ -107,7 +107,7 @@ def too_far(activation: Activation) -> str:
     """Say which rows or columns cannot be had; empty when there are none."""
     for tile in range(TILES):
         need = activation.needed[tile]
-        if len(need.rows) and not activation.image.pixels(tile):
+        if len(need.rows) and not activation.pixels(tile):
             return f"rows {need.rows.start}..{need.rows.stop - 1} on a tile that holds nothing of the image"
         for side in SIDES:
             lacks = missing(activation, tile, side).inside
@@ -175,7 +175,7 @@ def _one_tile(books: Books, activation: Activation, ready: Readiness | None, sid
 
 def _region(activation: Activation, tile: int, side: Side, part: Span) -> Region:
     """Rows come with the tile's own columns; columns with all rows needed, corners included."""
-    _, columns = activation.image.own(tile)
+    _, columns = activation.own(tile)
     return Region(activation.needed[tile].rows, part) if side.across else Region(part, columns)
 
 

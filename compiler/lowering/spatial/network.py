@@ -23,6 +23,7 @@ from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.spatial.addition import Addition
 from compiler.lowering.spatial.concatenation import Concatenation
 from compiler.lowering.spatial.halo import too_far
+from compiler.lowering.spatial.planning import choose_strips
 from compiler.lowering.spatial.pooling import Pool
 from compiler.lowering.spatial.program import Layer, Memory, Port, SpatialNetwork, place, sources_of, spatial_program
 from compiler.lowering.spatial.reading import NetworkReader
@@ -30,6 +31,9 @@ from compiler.lowering.spatial.weights import Kernel
 from compiler.mapping import Subgraph
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
 from compiler.memory.plan import ModelPlan, Piece
+
+_SLACK = (0, 1 / 24, 1 / 12, 1 / 6)
+"""Parts of narrow memory left free in further attempts, when buffers do not fit side by side."""
 
 
 class ImageNetwork:
@@ -50,7 +54,7 @@ class ImageNetwork:
         self.graph = graph
         self.subgraph = subgraph
         self.reader = NetworkReader(graph, subgraph)
-        self.network = self.reader.network
+        self.network = _in_bands(self.reader.network)
         self._check()
         self.memory = self._place()
 
@@ -176,6 +180,19 @@ class ImageNetwork:
             return self.network, dense
         softmax = placed_softmax(self.graph, tail.softmax, pieces[len(self.reader.dense):])
         return replace(self.network, tail=replace(tail, layers=tuple(dense), softmax=softmax)), dense
+
+
+def _in_bands(network: SpatialNetwork) -> SpatialNetwork:
+    """Run layers in bands where that makes the network fit; the network as it is where nothing does."""
+    found = network
+    for slack in _SLACK:
+        if place(found).used <= NARROW_BYTES and all(found.lowest_row(layer) >= 0 for layer in found.layers):
+            return found
+        strips = choose_strips(network.problem, int(NARROW_BYTES * (1 - slack)))
+        if strips is None:
+            break
+        found = network.in_strips(strips)
+    return found if place(found).used <= NARROW_BYTES else network
 
 
 def cache_segments(kernel: Kernel, pieces: tuple[Piece, ...]) -> list[CacheSegment]:

@@ -90,7 +90,7 @@ def regions(layer: Pool, source: Activation, target: Activation) -> dict[int, Re
     """Return what every tile with results pools."""
     found = {}
     for tile in range(TILES):
-        rows, columns = target.image.own(tile)
+        rows, columns = target.own(tile)
         if len(rows) and len(columns):
             need = layer.windows[0].needed(rows), layer.windows[1].needed(columns)
             slab = source.slab(tile)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import TILES, WIDE_ROWS
 from compiler.lowering.builder import LAYER_COUNTERS, Program, ProgramBuilder
 from compiler.lowering.dense import RECEIVE_ROW, begin, finish_rings
 from compiler.lowering.spatial.addition import CONSTANT_WORDS, FIRST_WIDE_ROW, Addition, emit_addition
+from compiler.lowering.spatial.bands import Reading, Strip, stored, stored_needs, views
 from compiler.lowering.spatial.buffers import Lifetime, NarrowMemory
 from compiler.lowering.spatial.concatenation import Concatenation, emit_concatenation
 from compiler.lowering.spatial.convolution import Convolution, emit_convolution
-from compiler.lowering.spatial.geometry import Activation
+from compiler.lowering.spatial.geometry import IDENTITY, NOWHERE, Activation
 from compiler.lowering.spatial.halo import Readiness, emit_halo
 from compiler.lowering.spatial.infeed import Infeed, emit_infeed, place_infeed, wide_rows
 from compiler.lowering.spatial.outfeed import emit_outfeed
+from compiler.lowering.spatial.planning import Problem, Work
 from compiler.lowering.spatial.pooling import Pool, emit_pool, first_wide_row, regions
 from compiler.lowering.spatial.state import Books
 from compiler.lowering.spatial.tail import Tail, emit_tail
@@ -30,6 +33,21 @@ Layer = Convolution | Pool | Addition | Unary | Concatenation
 def sources_of(layer: Layer) -> tuple[int, ...]:
     """Activations that a layer reads."""
     return layer.sources if isinstance(layer, Addition | Concatenation) else (layer.source,)
+
+
+def reading_of(layer: Layer) -> Reading:
+    """Return what a layer reads, and through which windows."""
+    windows = (IDENTITY, IDENTITY) if isinstance(layer, Addition | Concatenation) else layer.windows
+    return Reading(layer.target, tuple((s, windows) for s in sources_of(layer)), isinstance(layer, Addition))
+
+
+def _runs_in_bands(layer: Layer) -> bool:
+    return isinstance(layer, Convolution | Pool | Addition) or (isinstance(layer, Unary) and not layer.moves)
+
+
+def _in_place(layer: Layer) -> bool:
+    """Tell whether a result may take over the memory of the first operand."""
+    return isinstance(layer, Addition) or (isinstance(layer, Unary) and not layer.moves)
 
 
 @dataclass(frozen=True)
@@ -46,6 +64,8 @@ class SpatialNetwork:
         Output of the graph -> the image that holds it.
     tail:
         What comes behind the images, for another output.
+    strips:
+        Layers that run in bands together, and those between them; empty when no layer runs in bands.
     """
 
     layers: tuple[Layer, ...]
@@ -53,6 +73,62 @@ class SpatialNetwork:
     source: int
     outputs: Mapping[int, int]
     tail: Tail | None = None
+    strips: tuple[Strip, ...] = ()
+
+    @cached_property
+    def readings(self) -> tuple[Reading, ...]:
+        """What each layer reads."""
+        return tuple(reading_of(layer) for layer in self.layers)
+
+    @property
+    def kept(self) -> frozenset[int]:
+        """Activations that something behind the last layer reads."""
+        return frozenset([*self.outputs.values(), *([self.tail.source] if self.tail is not None else [])])
+
+    @property
+    def cuts(self) -> tuple[Strip, ...]:
+        """All layers as strips."""
+        return self.strips or tuple(Strip(i, i + 1) for i in range(len(self.layers)))
+
+    @cached_property
+    def _scenes(self) -> tuple[tuple[Mapping[int, Activation], ...], ...]:
+        """Per layer: the activations as it sees them, band after band."""
+        found: list[tuple[Mapping[int, Activation], ...]] = []
+        for strip in self.cuts:
+            scenes = (self.activations,) if strip.whole else tuple(self.scenes(strip, self.activations))
+            found += [scenes] * len(strip.layers)
+        return tuple(found)
+
+    def scenes(self, strip: Strip, activations: Mapping[int, Activation]) -> Iterator[dict[int, Activation]]:
+        """Yield, band after band, the activations as the layers of a strip see them."""
+        return views(self.readings, activations, strip, self.kept)
+
+    def in_strips(self, strips: tuple[Strip, ...]) -> SpatialNetwork:
+        """Return the same network with some layers in bands."""
+        needed = stored_needs(self.readings, self.activations, strips, self.kept)
+        activations = {t: replace(a, needed=needed.get(t, (NOWHERE,) * TILES)) for t, a in self.activations.items()}
+        return replace(self, activations=activations, strips=strips)
+
+    @property
+    def problem(self) -> Problem:
+        """What decides about bands."""
+        return Problem(self.readings, tuple(self._work(layer) for layer in self.layers), self.activations, self.source,
+                       self.kept)
+
+    def _work(self, layer: Layer) -> Work:
+        taken = sources_of(layer)[0]
+        in_place = _in_place(layer) and _same_slabs(self.activations[taken], self.activations[layer.target])
+        words = self.activations[layer.target].image.padded // 4
+        steps, rows, most = words, 0, 1 << 30
+        if isinstance(layer, Convolution):
+            k = layer.kernel
+            steps = rows = k.rows * k.chunks * k.groups
+            fixed = WIDE_ROWS - layer.blocks(0).lowest
+            most = WIDE_ROWS - fixed if k.chunks > 1 else most
+        elif isinstance(layer, Pool):
+            steps = layer.windows[0].size * layer.windows[1].size * -(-words // 16)
+            most = 4 * WIDE_ROWS // (-(-words // 16) * layer.windows[0].stride * layer.windows[1].stride)
+        return Work(steps, rows, most, in_place, _runs_in_bands(layer))
 
     @property
     def convolutions(self) -> tuple[Convolution, ...]:
@@ -60,15 +136,16 @@ class SpatialNetwork:
         return tuple(layer for layer in self.layers if isinstance(layer, Convolution))
 
     def pixels(self, layer: Layer) -> int:
-        """Output pixels of the largest tile."""
-        image = self.activations[layer.target].image
-        return max(image.pixels(t) for t in range(TILES))
+        """Pixels of the result that a tile computes at once, at most."""
+        return max(scene[layer.target].most_pixels for scene in self._scenes[self.layers.index(layer)])
 
     def top_row(self, layer: Layer) -> int:
         """Wide row from which on a layer finds them taken: a pool behind it is already filling its own."""
         at = self.layers.index(layer) + 1
         behind = self.layers[at] if at < len(self.layers) else None
-        return first_wide_row(self.activations[behind.source]) if isinstance(behind, Pool) else WIDE_ROWS
+        if not isinstance(behind, Pool) or not all(s.whole for s in self.cuts if {at - 1, at} & set(s.layers)):
+            return WIDE_ROWS
+        return first_wide_row(self.activations[behind.source])
 
     def lowest_row(self, layer: Layer) -> int:
         """Lowest wide row that a layer uses; negative when there are not enough."""
@@ -76,7 +153,9 @@ class SpatialNetwork:
             return layer.blocks(self.pixels(layer), self.top_row(layer)).lowest
         if isinstance(layer, Unary | Concatenation):
             return IDENTITY_ROW
-        return FIRST_WIDE_ROW if isinstance(layer, Addition) else first_wide_row(self.activations[layer.source])
+        if isinstance(layer, Addition):
+            return FIRST_WIDE_ROW
+        return min(first_wide_row(scene[layer.source]) for scene in self._scenes[self.layers.index(layer)])
 
     def staging_row(self, streamed: Sequence[bool]) -> int:
         """Lowest wide row that the program uses for itself, with these dense layers streamed."""
@@ -134,20 +213,41 @@ def _lifetimes(network: SpatialNetwork) -> tuple[dict[int, Lifetime], dict[int, 
     for i, layer in enumerate(network.layers):
         for t in sources_of(layer):
             last[t] = i + 1
-    for t in (*network.outputs.values(), *([network.tail.source] if network.tail is not None else [])):
+    for t in network.kept:
         last[t] = len(network.layers) + 1
+    sizes = {t: a.size for t, a in network.activations.items()}
+    for strip in network.strips:
+        if not strip.whole:
+            _stretch(network, strip, first, last, sizes)
     owner = {t: t for t in first}
+    banded = {i for strip in network.strips if not strip.whole for i in strip.layers}
     for i, layer in enumerate(network.layers):
-        if isinstance(layer, Addition) or (isinstance(layer, Unary) and not layer.moves):
-            taken = layer.sources[0]
+        if i not in banded and _in_place(layer):
+            taken = sources_of(layer)[0]
             if last[taken] == i + 1 and _same_slabs(network.activations[taken], network.activations[layer.target]):
                 owner[layer.target] = owner[taken]
     lives: dict[int, Lifetime] = {}
     for t, root in owner.items():
-        size = network.activations[t].size
+        size = sizes[t]
         known = lives.get(root, Lifetime(size, first[t], last[t]))
         lives[root] = Lifetime(max(size, known.size), min(first[t], known.first), max(last[t], known.last))
     return lives, owner
+
+
+def _stretch(network: SpatialNetwork, strip: Strip, first: dict[int, int], last: dict[int, int], sizes: dict[int, int],
+             ) -> None:
+    """What a strip reads lives until its end, what it makes from its start; what is between takes a band's memory."""
+    outputs = stored(network.readings, strip, network.kept)
+    scenes = list(network.scenes(strip, network.activations))
+    for i in strip.layers:
+        target = network.readings[i].target
+        if target in outputs:
+            first[target] = strip.first + 1
+        else:
+            sizes[target] = max(scene[target].size for scene in scenes)
+    made = {network.readings[i].target for i in strip.layers}
+    for t in {s for i in strip.layers for s, _ in network.readings[i].sources} - made:
+        last[t] = max(last[t], strip.stop)
 
 
 def _same_slabs(a: Activation, b: Activation) -> bool:
@@ -176,8 +276,8 @@ def spatial_program(network: SpatialNetwork, memory: Memory, pieces: Mapping[str
     writer = _Writer(network, memory, pieces)
     begin(writer.b)
     emit_infeed(writer.b, memory.infeed, memory.activations[network.source], source.name, source.size)
-    for index, layer in enumerate(network.layers):
-        writer.layer(index, layer)
+    for strip in network.cuts:
+        writer.strip(strip)
     for i, (output, port) in enumerate(outputs.items()):
         writer.settle(again=i > 0)
         emit_outfeed(writer.b, memory.activations[network.outputs[output]], port.name, port.size)
@@ -196,9 +296,27 @@ class _Writer:
         self.ready: dict[int, Readiness] = {}
         self.exchanged: set[int] = set()
 
-    def layer(self, index: int, layer: Layer) -> None:
+    def strip(self, strip: Strip) -> None:
+        """Emit a layer, or several in bands."""
+        if strip.whole:
+            self.layer(strip.first, self.memory.activations)
+            return
+        made = {self.network.readings[i].target for i in strip.layers}
+        for i in strip.layers:
+            for source, _ in self.network.readings[i].sources:
+                if source not in made and source not in self.exchanged:
+                    emit_halo(self.b, self.books, self.memory.activations[source], self.ready.get(source))
+                    self.exchanged.add(source)
+        for scene in self.network.scenes(strip, self.memory.activations):
+            self.exchanged -= made
+            for i in strip.layers:
+                self.reset()
+                self.layer(i, scene)
+        self.reset()
+
+    def layer(self, index: int, activations: Mapping[int, Activation]) -> None:
         """Emit one layer with the exchange of borders in front of it."""
-        activations = self.memory.activations
+        layer = self.network.layers[index]
         if isinstance(layer, Addition):
             operands = (activations[layer.sources[0]], activations[layer.sources[1]])
             emit_addition(self.b, self.books, layer, operands, activations[layer.target], self.memory.constants[index])
@@ -211,14 +329,14 @@ class _Writer:
             return
         source, target = activations[layer.source], activations[layer.target]
         if isinstance(layer, Unary) and not layer.moves:
-            self._unary(index, layer)
+            self._unary(index, layer, activations)
             return
         if layer.source not in self.exchanged:
             emit_halo(self.b, self.books, source, self.ready.get(layer.source))
             self.exchanged.add(layer.source)
         if isinstance(layer, Unary):
             self.b.barrier()
-            self._unary(index, layer)
+            self._unary(index, layer, activations)
         elif isinstance(layer, Convolution):
             self.b.barrier()
             self.ready[layer.target] = self._readiness(layer.kernel.groups, layer.kernel.depthwise)
@@ -227,8 +345,7 @@ class _Writer:
         else:
             self._pool(index, layer, source, target)
 
-    def _unary(self, index: int, layer: Unary) -> None:
-        activations = self.memory.activations
+    def _unary(self, index: int, layer: Unary, activations: Mapping[int, Activation]) -> None:
         emit_unary(self.b, self.books, layer, activations[layer.source], activations[layer.target],
                    self.memory.constants[index])
         self.ready.clear()

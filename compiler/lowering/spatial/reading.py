@@ -34,11 +34,12 @@ from compiler.lowering.parameters import DenseParameters
 from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.softmax import SoftmaxLayer
 from compiler.lowering.spatial.addition import Addition
+from compiler.lowering.spatial.bands import align_operands, hull
 from compiler.lowering.spatial.concatenation import Concatenation
 from compiler.lowering.spatial.convolution import Convolution
 from compiler.lowering.spatial.geometry import Activation, Image, Region, Span, Window, needed_by
 from compiler.lowering.spatial.pooling import Pool
-from compiler.lowering.spatial.program import Layer, SpatialNetwork
+from compiler.lowering.spatial.program import Layer, SpatialNetwork, reading_of
 from compiler.lowering.spatial.tail import Tail, flattened_weights
 from compiler.lowering.spatial.unary import Unary
 from compiler.lowering.spatial.weights import Kernel, convolution_kernel, depthwise_kernel
@@ -346,14 +347,14 @@ class NetworkReader:
             if isinstance(layer, Addition | Concatenation) or (isinstance(layer, Unary) and not layer.moves):
                 continue
             regions = needed_by([layer.windows], _image(self.graph.tensors[layer.target]))
-            needed[layer.source] = _hull(needed.get(layer.source, nothing), regions)
+            needed[layer.source] = hull(needed.get(layer.source, nothing), regions)
             # Padding must not win a maximum.
             fill = 0 if isinstance(layer, Pool) and layer.maximum else layer.in_zero_point
             if self.reaches_out(layer) and fills.setdefault(layer.source, fill) != fill:
                 op = self.operators[layer.name]
                 raise LoweringRefusal(op.index, refusal(op, f"pads {self.graph.tensors[layer.source].name} with {fill}, "
                                                             "another operator with another value."))
-        _align_operands(layers, needed, nothing)
+        align_operands([reading_of(layer) for layer in layers if isinstance(layer, Addition)], needed)
         found = {}
         for t in (source, *(layer.target for layer in layers)):
             tensor = self.graph.tensors[t]
@@ -377,23 +378,6 @@ def same_padding(extent: int, window: Window) -> int:
     """Return the rows in front that padding SAME adds."""
     total = max((-(-extent // window.stride) - 1) * window.stride + window.reach - extent, 0)
     return total // 2
-
-
-def _hull(a: tuple[Region, ...], b: tuple[Region, ...]) -> tuple[Region, ...]:
-    return tuple(x.hull(y) for x, y in zip(a, b, strict=True))
-
-
-def _align_operands(layers: list[Layer], needed: dict[int, tuple[Region, ...]], nothing: tuple[Region, ...]) -> None:
-    """Operands of a sum are walked together: their slabs get the same shape."""
-    changed = True
-    while changed:
-        changed = False
-        for layer in layers:
-            if isinstance(layer, Addition):
-                a, b = (needed.get(t, nothing) for t in layer.sources)
-                if a != b:
-                    needed[layer.sources[0]] = needed[layer.sources[1]] = _hull(a, b)
-                    changed = True
 
 
 def _is_flat(t: Tensor) -> bool:

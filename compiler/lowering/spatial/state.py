@@ -39,9 +39,22 @@ class Books:
         Rows and 4-byte words that have passed through the scalar core.
     streamed_lines:
         64-byte lines of parameters that came with this inference.
+    fetched:
+        First line of each streamed layer in the file, by name: layers in bands come several times.
+    next_line:
+        Line of the file behind those of all layers streamed so far.
     """
 
     counts: Counts = field(default_factory=Counts)
     packed_rows: int = 0
     packed_words: int = 0
     streamed_lines: int = 0
+    fetched: dict[str, int] = field(default_factory=dict)
+    next_line: int = 0
+
+    def first_line(self, layer: str, count: int) -> int:
+        """Return where the parameters of a streamed layer begin in the file, in lines."""
+        if layer not in self.fetched:
+            self.fetched[layer] = self.next_line
+            self.next_line += count
+        return self.fetched[layer]

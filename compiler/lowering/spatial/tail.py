@@ -148,7 +148,7 @@ def emit_tail(b: ProgramBuilder, books: Books, tail: Tail, source: Activation, n
         gather(b, slices, layer.tiles)
         out = tail.buffers.outputs[i]
         if layer.row is None:
-            books.streamed_lines = stream(b, layer, out, books.streamed_lines)
+            books.streamed_lines = stream(b, layer, out, books.streamed_lines, books.next_line)
         else:
             compute(b, layer, layer.row, out)
         slices = [Slice(t, out // 4, layer.bytes_on(t) // 4) for t in range(layer.tiles)]

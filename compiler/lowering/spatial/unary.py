@@ -63,7 +63,7 @@ def emit_unary(b: ProgramBuilder, books: Books, layer: Unary, source: Activation
     """Apply a function to an image; ``constants`` is the byte address of four words."""
     values = {}
     for tile in range(TILES):
-        rows, columns = target.image.own(tile)
+        rows, columns = target.own(tile)
         if len(rows) and len(columns):
             a, c = source.slab(tile), target.slab(tile)
             counts = (a.pixel // 4, len(columns), len(rows))

@@ -16,6 +16,9 @@ from compiler.beagle.simulator import Machine
 from compiler.compile import CompiledModel, compile_model
 from compiler.graph import Model, TensorType, parse_model, read_model, serialize_model
 from compiler.graph.build import GraphBuilder
+from compiler.lowering.spatial import network as networks
+from compiler.lowering.spatial.bands import Strip
+from compiler.lowering.spatial.program import SpatialNetwork
 from compiler.package import Package, decode_output, encode_input
 from compiler.package.container import packages_of
 
@@ -310,3 +313,73 @@ def test_several_outputs() -> None:
         index = next(t.index for t in graph.tensors if t.name == layer.name)
         assert np.array_equal(decode_output(layer, result.outputs[layer.name]).reshape(-1), want[index].reshape(-1))
     assert len(package.execution.outputs) == 3
+
+
+IN_BANDS: dict[str, tuple[Callable[[], Net], int]] = {
+    "expansion": (lambda: Net((24, 24, 16)).conv(96, 1).depthwise().conv(16, 1), 5000),
+    "two strides": (lambda: Net((41, 33, 3)).conv(16, stride=2).depthwise().conv(8, 1).conv(48, 1).depthwise(stride=2)
+                    .conv(12, 1), 2300),
+    "residual": (lambda: Net((24, 24, 8)).conv(16).residual().conv(20), 2400),
+    "partial sums": (lambda: Net((16, 16, 16)).conv(100).conv(80), 4400),
+    "max pool": (lambda: Net((33, 31, 4)).conv(72).pool("MAX_POOL_2D", 3, 2, "SAME").conv(8), 6000),
+    "average pool": (lambda: Net((32, 32, 4)).conv(40).pool("AVERAGE_POOL_2D", 2, 2).conv(8, 1), 2200),
+    "rectifier": (lambda: Net((24, 24, 8)).conv(32).unary("RELU6", 0.02).conv(8), 2700),
+    "dilation": (lambda: Net((32, 32, 8)).conv(24, dilation=2).conv(8), 3000),
+    "valid": (lambda: Net((44, 40, 4)).conv(40, 5, padding="VALID").conv(12, (1, 3), padding="VALID", stride=2), 3600),
+    "classifier": (lambda: Net((40, 40, 3)).conv(32).depthwise(stride=2).conv(8, 1).mean(keep=False).dense(10), 4600),
+}
+"""Networks, and bytes of narrow memory that they only fit in bands."""
+
+
+@pytest.fixture()
+def strips(monkeypatch: pytest.MonkeyPatch) -> list[Strip]:
+    """Strips of several bands that networks are put into."""
+    found: list[Strip] = []
+    original = SpatialNetwork.in_strips
+
+    def spy(network: SpatialNetwork, chosen: tuple[Strip, ...]) -> SpatialNetwork:
+        found.extend(s for s in chosen if not s.whole)
+        return original(network, chosen)
+
+    monkeypatch.setattr(SpatialNetwork, "in_strips", spy)
+    return found
+
+
+@pytest.mark.parametrize("name", IN_BANDS)
+def test_bands_give_the_same_values(name: str, monkeypatch: pytest.MonkeyPatch, strips: list[Strip]) -> None:
+    net, limit = IN_BANDS[name]
+    monkeypatch.setattr(networks, "NARROW_BYTES", limit)
+    compiled = check(net().model(), judge=name in ("two strides", "residual", "max pool"))
+    assert strips
+    ((_, package),) = packages_of(parse_model(compiled.data))
+    assert package.execution.used_narrow_bytes <= limit
+
+
+def test_any_order_of_engines_in_bands(monkeypatch: pytest.MonkeyPatch, strips: list[Strip]) -> None:
+    net, limit = IN_BANDS["expansion"]
+    monkeypatch.setattr(networks, "NARROW_BYTES", limit)
+    check(net().model(), seeds=(1, 2, 3))
+    assert strips
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.tuples(st.integers(16, 40), st.integers(16, 33), st.sampled_from([1, 3, 8, 20])),
+       st.lists(LAYERS, min_size=2, max_size=5), st.sampled_from([1500, 2500, 4000, 6000]), st.integers(0, 99))
+def test_random_networks_on_little_memory(shape: tuple[int, int, int], layers: list[tuple[object, ...]], limit: int,
+                                          seed: int) -> None:
+    """What compiles keeps the limit and computes the right values; what does not says why and stays on the CPU."""
+    model = build(shape, layers, TensorType.INT8, True, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "NARROW_BYTES", limit)
+        compiled = compile_model(model)
+        if compiled.on_cpu:
+            assert all(v.reason for v in compiled.mapped.verdicts if not v.mapped)
+            return
+        assert check(model).source is model
+
+
+def test_parameters_of_bands_are_streamed_for_each(monkeypatch: pytest.MonkeyPatch, strips: list[Strip]) -> None:
+    monkeypatch.setattr(networks, "NARROW_BYTES", 40000)
+    compiled = check(Net((16, 16, 8)).conv(2048, 1).conv(2048, 1).conv(2048, 1).conv(8, 1).model())
+    assert strips
+    assert compiled.off_chip
