@@ -13,7 +13,7 @@ import numpy as np
 
 from compiler.beagle.isa import Instruction, decode_stream, encode_stream
 from compiler.beagle.judge import Report, try_executables
-from compiler.beagle.reference import Softmax, evaluate
+from compiler.beagle.reference import Generation, evaluate
 from compiler.beagle.simulator import Machine
 from compiler.compile import CompiledModel, CompileOptions, compile_model
 from compiler.graph import Model, Operator, Tensor, parse_model, read_model
@@ -144,7 +144,7 @@ def simulate(pair: PairUnderTest) -> Result:
                 return Result("fail", "; ".join(findings), {"findings": len(findings)})
             wanted = [names[layer.name] for layer in p.execution.outputs]
             truth = evaluate(graph, {names[name]: array for name, array in given.items()}, until=wanted,
-                             softmax=_softmax_of(p))
+                             generation=_generation_of(p))
             for layer in p.execution.outputs:
                 want = truth[names[layer.name]].reshape(-1).astype(np.int64)
                 difference = np.abs(outputs[layer.name].reshape(-1).astype(np.int64) - want)
@@ -172,10 +172,22 @@ def _random_tensor(tensor: Tensor, rng: np.random.Generator) -> Any:
     return rng.integers(info.min, info.max, tensor.shape, dtype, endpoint=True)
 
 
-def _softmax_of(p: Package) -> Softmax:
-    """Tell how a program computes SOFTMAX: early compilers did it on the scalar core."""
+def _generation_of(p: Package) -> Generation:
+    """Tell which compilers' habits a program shows."""
     program = (ins for chunk in p.execution.chunks for ins in decode_stream(chunk.data))
-    return Softmax.SCALAR_CORE if any(ins.name == "scalar" and ins["special"] for ins in program) else Softmax.TABLES
+    return Generation.EARLY if any(_scalar_function(ins) or _pool_without_clamp(ins) for ins in program) else Generation.LATER
+
+
+def _scalar_function(ins: Instruction) -> bool:
+    return ins.name == "scalar" and bool(ins["special"])
+
+
+def _pool_without_clamp(ins: Instruction) -> bool:
+    """Tell whether an instruction sums 16-bit pixels, scales the sum and clamps nothing."""
+    if ins.name != "tensor_op" or not ins["in_16bit"] or ins["nonlinear"] or ins["out_zero_point"]:
+        return False
+    low, high = np.array([ins["clamp_low"], ins["clamp_high"]], np.uint32).view(np.float32)
+    return bool(np.isneginf(low) and np.isposinf(high) and ins["weights_zero_point"] == 0)
 
 
 def run_package(p: Package, tensors: dict[str, Any]) -> tuple[dict[str, Any], float, tuple[str, ...]]:

@@ -6,6 +6,6 @@ even, the zero point. int8 and uint8 differ by nothing but their zero points.
 """
 
 from compiler.beagle.reference.evaluate import RULES, evaluate, needed
-from compiler.beagle.reference.step import NoReferenceError, Softmax
+from compiler.beagle.reference.step import Generation, NoReferenceError
 
-__all__ = ["RULES", "NoReferenceError", "Softmax", "evaluate", "needed"]
+__all__ = ["RULES", "Generation", "NoReferenceError", "evaluate", "needed"]

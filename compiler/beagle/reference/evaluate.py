@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 
 from compiler.beagle.reference import convolutions, elementwise, movement, normalisation, pooling, recurrent
-from compiler.beagle.reference.step import Array, NoReferenceError, Softmax, Step
+from compiler.beagle.reference.step import Array, Generation, NoReferenceError, Step
 from compiler.errors import UsageError
 from compiler.graph import Graph, Operator
 
@@ -71,7 +71,7 @@ RULES: dict[str, Rule] = {
 
 
 def evaluate(graph: Graph, inputs: Mapping[int, Array], *, until: Collection[int] | None = None,
-             softmax: Softmax = Softmax.TABLES) -> dict[int, Array]:
+             generation: Generation = Generation.LATER) -> dict[int, Array]:
     """Evaluate a quantized graph with the chip's arithmetic.
 
     Parameters
@@ -81,9 +81,8 @@ def evaluate(graph: Graph, inputs: Mapping[int, Array], *, until: Collection[int
         evaluation is to start from.
     until:
         Tensors that are wanted; only what they depend on is evaluated. By default the graph outputs.
-
-    softmax:
-        Which of the two official ways of computing SOFTMAX is followed.
+    generation:
+        The official compilers whose habits are followed.
 
     Returns
     -------
@@ -103,7 +102,7 @@ def evaluate(graph: Graph, inputs: Mapping[int, Array], *, until: Collection[int
     arrays.update(given)
     found = dict(given)
     for op in needed(graph, given, graph.outputs if until is None else until):
-        results = _evaluate(Step(graph, op, arrays, softmax))
+        results = _evaluate(Step(graph, op, arrays, generation))
         arrays.update(results)
         found.update(results)
     return found

@@ -7,7 +7,7 @@ import numpy as np
 from compiler.beagle.isa.tables import EXPONENTIAL, EXPONENTIAL_LOW, RECIPROCAL_ROOT
 from compiler.beagle.reference.elementwise import reciprocal_root
 from compiler.beagle.reference.output import finished
-from compiler.beagle.reference.step import Array, NoReferenceError, Reals, Softmax, Step
+from compiler.beagle.reference.step import Array, Generation, NoReferenceError, Reals, Step
 
 _WORD = 65535
 _STEP = np.float32(1 / _WORD)
@@ -23,7 +23,7 @@ def softmax(step: Step) -> list[Array]:
     """SOFTMAX over the last dimension, in steps of 1/256."""
     if step.out_scale != _SOFTMAX_SCALE:
         raise NoReferenceError(f"{step.op.title}: output scale {step.out_scale}, the chip gives steps of 1/256.")
-    shares = _by_tables(step) if step.softmax is Softmax.TABLES else _on_scalar_core(step)
+    shares = _by_tables(step) if step.generation is Generation.LATER else _on_scalar_core(step)
     return [finished(step, shares, "NONE")]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from compiler.beagle.reference.convolutions import windows
 from compiler.beagle.reference.output import requantised, unary_scale
-from compiler.beagle.reference.step import Array, Integers, Reals, Step
+from compiler.beagle.reference.step import Array, Generation, Integers, Reals, Step
 
 _ONE = np.float32(1)
 _UNSET = -(1 << 30)
@@ -21,7 +21,13 @@ def average_pool_2d(step: Step) -> list[Array]:
     x = step.centred(0)
     sums = windows(step, x, _kernel(step)).sum((3, 4), dtype=np.int64)
     inside = windows(step, np.ones_like(x[:1, :, :, :1]), _kernel(step)).sum((3, 4))
-    return [requantised(step, sums, mean_scale(step, inside))]
+    return [requantised(step, sums, _pool_scale(step, inside))]
+
+
+def _pool_scale(step: Step, inside: Array) -> Reals:
+    if step.generation is Generation.EARLY and step.scale(0) == step.out_scale:
+        return np.asarray(1 / inside, np.float32)
+    return mean_scale(step, inside)
 
 
 def mean_scale(step: Step, count: Array | int) -> Reals:

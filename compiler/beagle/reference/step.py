@@ -22,13 +22,17 @@ class NoReferenceError(EtpuError):
     """The reference knows no arithmetic for an operator, or not for these types."""
 
 
-class Softmax(Enum):
-    """The two ways in which official programs compute SOFTMAX."""
+class Generation(Enum):
+    """Official compilers compute two operators in two ways; a program shows which compiler made it.
 
-    TABLES = "tables"
-    """On the tiles, with nonlinear tables: compilers of runtime 12 and later."""
-    SCALAR_CORE = "scalar core"
-    """One class after the other in float32 on the scalar core: early compilers."""
+    Seen in 23 official programs with SOFTMAX or pools: the two habits change together.
+    """
+
+    EARLY = "early"
+    """SOFTMAX one class after the other in float32 on the scalar core; a pool that keeps the scale
+    multiplies by f32(1 / count) and clamps nothing."""
+    LATER = "later"
+    """SOFTMAX on the tiles with nonlinear tables; pools multiply as every other operator does."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Step:
     graph: Graph
     op: Operator
     arrays: Mapping[int, Array]
-    softmax: Softmax = Softmax.TABLES
+    generation: Generation = Generation.LATER
 
     @property
     def count(self) -> int:
