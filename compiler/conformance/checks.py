@@ -175,7 +175,8 @@ def _random_tensor(tensor: Tensor, rng: np.random.Generator) -> Any:
 def _generation_of(p: Package) -> Generation:
     """Tell which compilers' habits a program shows."""
     program = (ins for chunk in p.execution.chunks for ins in decode_stream(chunk.data))
-    return Generation.EARLY if any(_scalar_function(ins) or _pool_without_clamp(ins) for ins in program) else Generation.LATER
+    early = any(_scalar_function(ins) or _pool_without_clamp(ins) for ins in program)
+    return Generation.EARLY if early else Generation.LATER
 
 
 def _scalar_function(ins: Instruction) -> bool:
