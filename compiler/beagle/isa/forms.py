@@ -36,8 +36,9 @@ def _scalar() -> Form:
 
 
 def _halt() -> Form:
-    b = FormBuilder("halt", 0x01, True, 1, "end of the program")
-    return b.header().add("code", 12, 8, "16, 4 and 0 seen", evidence=_C).build()
+    b = FormBuilder("halt", 0x01, True, 1, "end of a chunk of the program")
+    meaning = "16 in the last chunk of a program; 4 where the host sends another one"
+    return b.header().add("code", 12, 8, meaning, evidence=_C).build()
 
 
 def _branch() -> Form:

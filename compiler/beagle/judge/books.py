@@ -40,7 +40,10 @@ class Book:
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
-        self._last: dict[tuple[int, bool], npt.NDArray[np.int32]] = {}
+        self._rows: dict[tuple[int, bool], int] = {}
+        self._engines: Ints = np.zeros(0, np.int64)
+        self._wrote: npt.NDArray[np.bool_] = np.zeros(0, bool)
+        self._last = np.zeros((0, TILES, memory.units), np.int32)
 
     def conflicts(self, access: Access, engine: int, tiles: Sequence[int], known: Ints) -> list[Conflict]:
         """Return earlier accesses of other engines that this one does not know of.
@@ -50,22 +53,31 @@ class Book:
         known:
             Positions known to have happened, shape (tiles, engines).
         """
-        found = []
-        units = np.unique(access.units)
-        for (other, wrote), last in self._last.items():
-            if other == engine or not (wrote or access.writes):
-                continue
-            positions = last[np.asarray(tiles)[:, None], units]
-            late = positions > known[:, other, None]
-            if late.any():
-                for i in np.flatnonzero(late.any(1)).tolist():
-                    found.append(Conflict(tiles[i], other, wrote, units[late[i]], positions[i][late[i]].astype(np.int64)))
-        return found
+        others = self._engines != engine
+        rows = np.flatnonzero(others if access.writes else others & self._wrote)
+        if not rows.size:
+            return []
+        units = np.unique(access.units) if access.units.size > 1 else access.units
+        positions = self._last[rows[:, None, None], np.asarray(tiles)[:, None], units]
+        late = positions > known.T[self._engines[rows], :, None]
+        if not late.any():
+            return []
+        return [Conflict(tiles[i], int(self._engines[rows[r]]), bool(self._wrote[rows[r]]), units[late[r, i]],
+                         positions[r, i][late[r, i]].astype(np.int64))
+                for r, i in np.argwhere(late.any(2)).tolist()]
 
     def enter(self, access: Access, engine: int, tiles: Sequence[int], bases: Ints) -> None:
         """Write down an access; ``bases`` are the positions at which the instruction began, per tile."""
-        last = self._last.get((engine, access.writes))
-        if last is None:
-            last = self._last[engine, access.writes] = np.zeros((TILES, self.memory.units), np.int32)
+        row = self._rows.get((engine, access.writes))
+        if row is None:
+            row = self._open(engine, access.writes)
         # Positions rise, so the last one wins where a unit is touched several times.
-        last[np.asarray(tiles)[:, None], access.units] = bases[:, None] + access.after
+        self._last[row, np.asarray(tiles)[:, None], access.units] = bases[:, None] + access.after
+
+    def _open(self, engine: int, writes: bool) -> int:
+        """Begin to write down the reads, or the writes, of an engine."""
+        row = self._rows[engine, writes] = len(self._rows)
+        self._engines = np.append(self._engines, engine)
+        self._wrote = np.append(self._wrote, writes)
+        self._last = np.concatenate((self._last, np.zeros((1, *self._last.shape[1:]), np.int32)))
+        return row

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +60,8 @@ RELAY_SLACK = 1
 """Events that a relay over the scalar core may be early: in official programs the row that it sends
 on waits for all rows of ring A but the last, which is under way then; it returns later than that."""
 MAX_FINDINGS = 20
+_Arrival = tuple[int, Timeline, Ints]
+"""First position of a receiver that takes packets of one sender, and the sender's positions."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,9 @@ class Verdict:
     prompt_drains:
         Times the program relied on the timing rule of wide-to-narrow transfers.
     same_bytes:
-        Rows that narrow-to-wide transfers wrote with the bytes that they held already: official
-        programs send one vector several times through one row, without waiting.
+        Rows or words written, without waiting, with the bytes that they held already: official
+        programs send one vector several times through one row, and spread one pixel over an image
+        by copies that overlap.
     host_latency:
         Times a pop of parameters without a turn followed a ring sender, and only the time that the
         host takes to deliver parameters asked for after the sender began keeps them apart. Two early
@@ -117,6 +121,7 @@ class Judge(Observer):
         self.verdict = Verdict()
         self._chip = chip
         self._wide_before = chip.wide.copy()
+        self._narrow_before: dict[int, npt.NDArray[np.uint32]] = {}
         self._taken_by = np.ones(chip.wide.shape[:2], np.int64)
         self._stale = np.zeros(chip.wide.shape[:2], bool)
         self._lines = [Timeline(i, SIZE) for i in range(SIZE)]
@@ -243,6 +248,13 @@ class Judge(Observer):
 
     # -- engines of the tiles -----------------------------------------------------------------------
 
+    def runs(self, task: TileTask, tiles: Sequence[int], start: int, stop: int) -> None:
+        """Remember what lies where words from neighbours will be written."""
+        self._narrow_before.clear()
+        if isinstance(task, MeshHalf) and task.side:
+            for tile in tiles:
+                self._narrow_before[tile] = self._chip.narrow[tile].view(np.uint32)[task.words]
+
     def ran(self, task: TileTask, tiles: Sequence[int], start: int, stop: int) -> None:
         """Work through a range, piece by piece between the starts of blocks."""
         engine = engine_of(task)
@@ -270,9 +282,9 @@ class Judge(Observer):
         np.maximum(line.carried, other.clock_after(end), out=line.carried)
 
     def _arrivals(self, task: TileTask, tiles: Sequence[int], start: int, stop: int,
-                  bounds: set[int]) -> dict[int, list[tuple[int, Timeline, Ints]]]:
+                  bounds: set[int]) -> dict[int, list[_Arrival]]:
         """Take the packets of a range; segments also end where the sender changes."""
-        arrivals: dict[int, list[tuple[int, Timeline, Ints]]] = {}
+        arrivals: dict[int, list[_Arrival]] = {}
         for tile in tiles:
             if isinstance(task, RingReceive):
                 queue = self._ring[task.ring][tile]
@@ -289,7 +301,7 @@ class Judge(Observer):
         return arrivals
 
     def _segment(self, task: TileTask, engine: int, tiles: Sequence[int], a: int, b: int,
-                 arrivals: dict[int, list[tuple[int, Timeline, Ints]]]) -> None:
+                 arrivals: dict[int, list[_Arrival]]) -> None:
         clocks = []
         for tile in tiles:
             line = self._line(tile, engine)
@@ -300,19 +312,18 @@ class Judge(Observer):
                     history = self._tile_counters[tile][gate.counter]
                     wanted = unwrap(history.current, gate.count + gate.step * block)
                     self._learn(clock, history, wanted)
-            for at, sender, positions in arrivals.get(tile, ()):
-                if at <= a < at + len(positions):
-                    np.maximum(clock, sender.clock_after(int(positions[a - at])), out=clock)
+            arrival = _arrival_of(arrivals.get(tile), a)
+            if arrival is not None:
+                at, sender, positions = arrival
+                np.maximum(clock, sender.clock_after(int(positions[a - at])), out=clock)
             clock[line.index] = line.end
             clock = clock.copy()
             clocks.append(clock)
             base = self._base[tile, task]
             line.extend(clock, base + a, base + b, task)
             self._departures(task, tile, line, base, a, b)
-            for at, sender, positions in arrivals.get(tile, ()):
-                if at < b and at + len(positions) > a:
-                    last = int(positions[min(b, at + len(positions)) - at - 1])
-                    np.maximum(line.carried, sender.clock_after(last), out=line.carried)
+            if arrival is not None:
+                np.maximum(line.carried, sender.clock_after(int(positions[b - at - 1])), out=line.carried)
         self._check_memory(task, engine, tiles, a, b, clocks)
         for tile in tiles:
             self._count(task, tile, self._line(tile, engine), self._base[tile, task], a, b)
@@ -359,6 +370,9 @@ class Judge(Observer):
                 and all(self._may_have_run(line, int(p), clock) for p in np.unique(conflict.positions))):
             self.verdict.prompt_drains += 1
             return
+        if isinstance(task, MeshHalf) and conflict.earlier_writes and self._writes_the_same(task, conflict):
+            self.verdict.same_bytes += len(conflict.units)
+            return
         earlier = line.task_at(int(conflict.positions[0]))
         assert isinstance(earlier, TileTask)
         kind = {(True, False): "reads", (True, True): "writes", (False, True): "overwrites"}[
@@ -368,6 +382,15 @@ class Judge(Observer):
                      f"{access.memory.label} {int(conflict.units[0]):#x} of tile {conflict.tile} and nothing makes it wait "
                      f"for {earlier.ins.name} at {earlier.ins.offset:#x} (trace {earlier.ins['trace']}), which {other} it",
                      task.ins, earlier.ins)
+
+    def _writes_the_same(self, task: MeshHalf, conflict: Conflict) -> bool:
+        """Tell whether words arrive where the same words lie: the order of their writers makes no difference."""
+        before = self._narrow_before.get(conflict.tile)
+        if before is None:
+            return False
+        now = self._chip.narrow[conflict.tile].view(np.uint32)
+        concerned = np.isin(task.words, conflict.units)
+        return bool(np.all(before[concerned] == now[task.words[concerned]]))
 
     def _may_have_run(self, line: Timeline, position: int, clock: Clock) -> bool:
         """Tell whether what a transfer waits for is certain, so that the timing rule applies."""
@@ -524,3 +547,8 @@ class Judge(Observer):
             what = "fills an entry that may not be read yet" if writes else "reads an entry that may not be filled yet"
             self._report("fifo", f"{task.ins.name} at {task.ins.offset:#x} {what}", task.ins)
         mine[at] = np.arange(base + start + 1, base + stop + 1)
+
+
+def _arrival_of(arrivals: list[_Arrival] | None, position: int) -> _Arrival | None:
+    """Return what arrives at a position; segments end where the sender changes."""
+    return arrivals[bisect_right(arrivals, position, key=itemgetter(0)) - 1] if arrivals else None

@@ -281,6 +281,15 @@ class _Run:
             self.halted = True
         return moved
 
+    def halt(self) -> None:
+        """End the chunk of the stream; the host hands the chunks over one after the other."""
+        self.loops.clear()
+        following = next((i for i in range(self.pc + 1, len(self.program)) if self.program[i].name == "begin"), None)
+        if following is None:
+            self.halted = True
+        else:
+            self.pc = following - 1
+
     def next(self) -> None:
         """Step to the next instruction, or back to the head of a loop."""
         self.pc += 1
@@ -304,7 +313,7 @@ class _Run:
         if name in ("begin", "end"):
             return True
         if name == "halt":
-            self.halted = True
+            self.halt()
             return True
         if name == "loop":
             if ins["iterations"] == 0:

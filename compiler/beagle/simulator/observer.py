@@ -36,6 +36,9 @@ class Observer:
     def scalar_fenced(self, ins: Instruction) -> None:
         """The scalar core passes a fence; its counters are not reset yet."""
 
+    def runs(self, task: TileTask, tiles: Sequence[int], start: int, stop: int) -> None:
+        """Tiles are about to run positions start..stop of an instruction."""
+
     def ran(self, task: TileTask, tiles: Sequence[int], start: int, stop: int) -> None:
         """Tiles ran positions start..stop of an instruction; its signals are not raised yet."""
 

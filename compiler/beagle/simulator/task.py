@@ -109,6 +109,8 @@ class TileTask:
                 ranges.setdefault((self.done[tile], allowed), []).append(tile)
         moved = False
         for (start, stop), group in ranges.items():
+            if chip.observer is not None:
+                chip.observer.runs(self, group, start, stop)
             reaches = self.run(chip, group, start, stop)
             if chip.observer is not None:
                 chip.observer.ran(self, group, start, stop)
