@@ -37,10 +37,10 @@ def sub(step: Step) -> list[Array]:
 
 
 def _sum(step: Step, sign: int) -> list[Array]:
-    if _is_channel_constant(step, 1):
-        constant = step.centred(1) * np.float64(step.scale(1)) / np.float64(step.scale(0))
-        sums = step.centred(0) + sign * np.rint(constant)
-        return [requantised(step, sums, unary_scale(step))]
+    for constant, x, signs in ((1, 0, (1, sign)), (0, 1, (sign, 1))):
+        if _is_channel_constant(step, constant):
+            bias = np.rint(step.centred(constant) * np.float64(step.scale(constant)) / np.float64(step.scale(x)))
+            return [requantised(step, signs[0] * step.centred(x) + signs[1] * bias, unary_scale(step, x))]
     total, unit = weighted_sum(step, sign)
     return [requantised(step, total, np.float32(unit * (_ONE / step.out_scale)))]
 

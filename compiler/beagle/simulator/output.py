@@ -10,6 +10,7 @@ from compiler.beagle.simulator.errors import SimulationError
 from compiler.beagle.simulator.state import Chip, tile_index
 
 _INT32 = np.iinfo(np.int32)
+_EXPONENT_FIELD_ZERO = 2.0**-127
 
 
 def _float(bits: int) -> np.float32:
@@ -63,8 +64,9 @@ class OutputStage:
             return np.sign(x).astype(np.float32) * quartic(table, np.abs(x))
         if not self.root:
             return quartic(table, x)
-        # Reciprocal square root: x = m * 4**k with m in [1, 4), result f(m) * 2**-k.
-        safe = np.where(x > 0, x, np.float32(1))
+        # Reciprocal square root: x = m * 4**k with m in [1, 4), result f(m) * 2**-k. Zero has the
+        # exponent field of 2**-127; that the unit reads it so is an assumption.
+        safe = np.where(x > 0, x, _EXPONENT_FIELD_ZERO)
         k = np.floor(np.log2(safe.astype(np.float64)) / 2)
         return (quartic(table, (safe / 4.0**k).astype(np.float32)) * (2.0**-k).astype(np.float32)).astype(np.float32)
 
