@@ -18,7 +18,7 @@ from compiler.beagle.simulator import Machine
 from compiler.compile import CompiledModel, CompileOptions, compile_model
 from compiler.graph import Model, Operator, Tensor, parse_model, read_model
 from compiler.mapping import MappingOptions, map_graph
-from compiler.package import Executable, Package, decode_output, encode_input, read_package, write_package
+from compiler.package import Executable, Package, decode_output, encode_input, read_package, tensor_name, write_package
 from compiler.package.container import packages_of
 
 TABLE_FUNCTIONS = {"SOFTMAX", "LOGISTIC", "TANH", "L2_NORMALIZATION", "RSQRT"}
@@ -142,11 +142,11 @@ def simulate(pair: PairUnderTest) -> Result:
                 reliances.update(report.reliances)
             if findings:
                 return Result("fail", "; ".join(findings), {"findings": len(findings)})
-            wanted = [names[layer.name] for layer in p.execution.outputs]
+            wanted = [names[tensor_name(layer)] for layer in p.execution.outputs]
             truth = evaluate(graph, {names[name]: array for name, array in given.items()}, until=wanted,
                              generation=_generation_of(p))
             for layer in p.execution.outputs:
-                want = truth[names[layer.name]].reshape(-1).astype(np.int64)
+                want = truth[names[tensor_name(layer)]].reshape(-1).astype(np.int64)
                 difference = np.abs(outputs[layer.name].reshape(-1).astype(np.int64) - want)
                 values += difference.size
                 equal += int((difference == 0).sum())

@@ -1,6 +1,6 @@
 """The executable container inside the custom operator: read and write."""
 
-from compiler.package.host import decode_output, dtype_of, encode_input, row_starts
+from compiler.package.host import decode_output, dtype_of, encode_input, row_starts, tensor_name
 from compiler.package.model import (
     BaseAddress,
     DataType,
@@ -49,6 +49,7 @@ __all__ = [
     "read_custom_options",
     "read_package",
     "row_starts",
+    "tensor_name",
     "write_custom_options",
     "write_executable",
     "write_package",

@@ -19,6 +19,15 @@ _SIGN = {DataType.SIGNED_FIXED_POINT8: 0x80, DataType.SIGNED_FIXED_POINT16: 0x80
 """Types whose sign bit is flipped on the way: the chip computes with unsigned numbers."""
 
 
+VARIABLE_OUTPUT = "_variable_output"
+"""What official compilers add to the name of a variable tensor where its next value leaves."""
+
+
+def tensor_name(layer: Layer) -> str:
+    """Return the name of the tensor that a layer holds: the next value of a variable tensor is its own."""
+    return layer.name.removesuffix(VARIABLE_OUTPUT) if layer.is_output else layer.name
+
+
 def dtype_of(layer: Layer) -> np.dtype[Any]:
     """Return the type of the elements of a layer on the host.
 

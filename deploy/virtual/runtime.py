@@ -137,6 +137,7 @@ class VirtualModel:
         self._outputs = tuple(graph.tensors[index] for index in graph.outputs)
         self.inputs = [_facts(tensor) for tensor in self._inputs]
         self.outputs = [_facts(tensor) for tensor in self._outputs]
+        self._variables = {t.index: _zero(t) for t in graph.tensors if t.is_variable and t.type.numpy is not None}
         self._steps = steps_of(model)
         for step in self._steps:
             self._check(step)
@@ -165,7 +166,7 @@ class VirtualModel:
         outputs, timing:
             Raw tensors; microseconds: ``device_us`` simulated, ``host_us`` measured on this host.
         """
-        values: dict[int, Array] = {}
+        values = dict(self._variables)
         for tensor, blob in zip(self._inputs, inputs, strict=True):
             values[tensor.index] = np.frombuffer(blob, tensor.type.numpy).reshape(tensor.shape)
         host_us = device_us = 0.0
@@ -176,6 +177,7 @@ class VirtualModel:
             if isinstance(step, CpuStep):
                 host_us += elapsed
             device_us += simulated
+        self._variables.update((index, values[index]) for index in self._variables)
         outputs = [values[tensor.index].tobytes() for tensor in self._outputs]
         return outputs, {"total_us": host_us + device_us, "host_us": host_us, "device_us": device_us}
 
@@ -191,6 +193,12 @@ class VirtualModel:
         except (ValueError, RuntimeError) as error:
             raise VirtualDeviceError(f"{step.title} does not run: {error}.") from error
         return 0.0
+
+
+def _zero(tensor: Tensor) -> Array:
+    """Return what a variable tensor holds before the first run: the real number zero."""
+    point = tensor.quantization.zero_point if tensor.quantization else 0
+    return np.full(tensor.shape, point, tensor.type.numpy)
 
 
 def _facts(tensor: Tensor) -> Mapping[str, Any]:

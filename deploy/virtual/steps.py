@@ -13,7 +13,7 @@ import numpy.typing as npt
 from compiler.facts import CUSTOM_OPERATOR
 from compiler.graph import Graph, Model, Operator, Tensor, serialize_model
 from compiler.graph.interpreter import TfliteModel
-from compiler.package import Layer, Package, decode_output, encode_input
+from compiler.package import Layer, Package, decode_output, encode_input, tensor_name
 from deploy.compiled import packages_in
 from deploy.errors import VirtualDeviceError
 from deploy.virtual.tpu import VirtualTpu
@@ -45,22 +45,21 @@ class TpuStep:
         return run.device_us
 
     def tensor(self, layer: Layer) -> Tensor:
-        """Return the tensor of a layer: they have the same name.
+        """Return the tensor of a layer: they have the same name; next values of variable tensors name these.
 
         Raises
         ------
         VirtualDeviceError
-            There is none; state that a package keeps from run to run (variable tensors) is such a case.
+            There is none.
         """
-        indices = self.operator.outputs if layer.is_output else self.operator.inputs
+        name = tensor_name(layer)
+        variable = name != layer.name
+        indices = self.operator.outputs if layer.is_output and not variable else self.operator.inputs
         for index in indices:
-            if self.graph.tensors[index].name == layer.name:
+            if self.graph.tensors[index].name == name:
                 return self.graph.tensors[index]
         kind = "output" if layer.is_output else "input"
-        raise VirtualDeviceError(
-            f"{kind} {layer.name!r} of the package in {self.title} is no tensor of the operator.",
-            advice="Variable tensors are not simulated yet.",
-        )
+        raise VirtualDeviceError(f"{kind} {layer.name!r} of the package in {self.title} is no tensor of the operator.")
 
 
 @dataclass(frozen=True)

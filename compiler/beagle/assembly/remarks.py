@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from compiler.beagle.isa import Instruction
-from compiler.beagle.isa.counters import IMMEDIATE, AluOperation, SpecialFunction
+from compiler.beagle.isa.counters import IMMEDIATE, LOAD_FIXED, STORE_FIXED, STORES, AluOperation, SpecialFunction
 
 _SYMBOLS = {
     AluOperation.ADD: "+", AluOperation.SUB: "-", AluOperation.AND: "&", AluOperation.OR: "|", AluOperation.XOR: "^",
     AluOperation.SHL: "<<", AluOperation.SHR: ">>", AluOperation.ASR: ">>>", AluOperation.EQUAL: "==",
-    AluOperation.NOT_EQUAL: "!=", AluOperation.GREATER: ">", AluOperation.LESS: "<", AluOperation.FLOAT_ADD: "+.",
-    AluOperation.FLOAT_SUB: "-.", AluOperation.FLOAT_MULTIPLY: "*.",
+    AluOperation.NOT_EQUAL: "!=", AluOperation.GREATER: ">", AluOperation.LESS: "<", AluOperation.NOT_LESS: ">=",
+    AluOperation.FLOAT_ADD: "+.", AluOperation.FLOAT_SUB: "-.", AluOperation.FLOAT_MULTIPLY: "*.",
 }
-_COMPARES = (AluOperation.EQUAL, AluOperation.NOT_EQUAL, AluOperation.GREATER, AluOperation.LESS)
+_COMPARES = (AluOperation.EQUAL, AluOperation.NOT_EQUAL, AluOperation.GREATER, AluOperation.LESS, AluOperation.NOT_LESS)
 _CONVERSIONS = (AluOperation.TO_FLOAT, AluOperation.TO_INTEGER)
 _DESCRIPTOR = ("address low", "address high", "bytes", "tag")
-_STORES, _TO_HOST, _DESCRIBE, _TRANSFER = (4, 6), 8, 10, 12
-_LOADS = (2, 3)
+_TO_HOST, _DESCRIBE, _TRANSFER = 8, 10, 12
 _STEP = 32
 _SMALL = 1024
 
@@ -40,11 +39,11 @@ def _condition(ins: Instruction, valid: str, register: str, sense: str) -> str:
 
 def _effects(ins: Instruction) -> Iterator[str]:
     """What the parts of one instruction do, side by side."""
-    if ins["port"] in _LOADS:
-        yield f"s{ins['port_register']} = memory[{_pointer(ins['port_operation'])}]"
+    if ins["port"]:
+        yield f"s{ins['port_register']} = memory[{_pointer(ins['port_operation'], ins['port'] == LOAD_FIXED)}]"
     operation, source = ins["vector_operation"], f"s{ins['vector_source']}"
-    if operation in _STORES:
-        yield f"memory[{_pointer(ins['vector_offset'])}] = {source}"
+    if operation in STORES:
+        yield f"memory[{_pointer(ins['vector_offset'], operation == STORE_FIXED)}] = {source}"
     elif operation == _TO_HOST:
         yield f"host output <- {source}"
     elif operation == _DESCRIBE and ins["vector_offset"] < len(_DESCRIPTOR):
@@ -58,7 +57,9 @@ def _effects(ins: Instruction) -> Iterator[str]:
         yield f"s{ins['special_destination']} = {name} s{ins['special_source']}"
 
 
-def _pointer(code: int) -> str:
+def _pointer(code: int, fixed: bool) -> str:
+    if fixed:
+        return str(code)
     return f"s{code & ~_STEP}{'++' if code & _STEP else ''}"
 
 

@@ -96,6 +96,7 @@ class AluOperation(IntEnum):
     NOT_EQUAL = 10
     GREATER = 11
     LESS = 12
+    NOT_LESS = 13
     MOVE = 15
     TO_FLOAT = 16
     TO_INTEGER = 17
@@ -113,5 +114,9 @@ class SpecialFunction(IntEnum):
     EXP2 = 3
 
 
+LOAD_FIXED, STORE_FIXED = 1, 2
+"""Load port and vector operation whose word address stands in the instruction."""
+STORES = (STORE_FIXED, 4, 6)
+"""Vector operations that store a register to scalar memory."""
 IMMEDIATE = 32
 """Bit of an ALU operation: the operand is the immediate, not a register."""

@@ -15,14 +15,14 @@ _C = Evidence.GUESS
 def _scalar() -> Form:
     b = FormBuilder("scalar", 0x00, True, 1, "ALU operation and, beside it, a memory or host move and a special function")
     b.header()
-    b.add("port", 12, 2, "2, 3: loads a word of scalar memory", evidence=_B)
+    b.add("port", 12, 2, "loads a word of scalar memory: 1 at a fixed address, 2 and 3 at an address in a register",
+          evidence=_B)
     b.add("port_register", 14, 5, "register loaded")
-    b.add("port_operation", 19, 12, "register with the word address; bit 5: step it afterwards")
-    b.add("vector_operation", 31, 5, "0 none, 4 and 6 store to scalar memory, 8 push to the host output, 10 write host DMA "
-          "descriptor word, 12 issue host DMA")
-    b.add("vector_offset", 36, 8, "descriptor word (0 address low, 1 address high, 2 bytes, 3 tag), or for stores the "
-          "register with the word address; bit 5: step it afterwards")
-    b.add("vector_command", 44, 5, "zero in every known program", evidence=_C)
+    b.add("port_operation", 19, 12, "word address, or register with the word address; bit 5: step it afterwards")
+    b.add("vector_operation", 31, 5, "0 none, 2 stores to scalar memory at a fixed address, 4 and 6 at an address in a "
+          "register, 8 push to the host output, 10 write host DMA descriptor word, 12 issue host DMA")
+    b.add("vector_offset", 36, 13, "descriptor word (0 address low, 1 address high, 2 bytes, 3 tag), or for stores the "
+          "word address, or the register with the word address; bit 5: step it afterwards")
     b.add("vector_source", 49, 5, "register that is moved")
     b.add("operation", 54, 6, "ALU operation; bit 5 selects the immediate form; 16 and above work on float32")
     b.add("destination", 60, 5, "destination register, or predicate of a compare")
@@ -179,10 +179,16 @@ def _resize() -> Form:
     return b.add("rows.stride", 2077, 16, "bytes between rows of the input", evidence=_B).build()
 
 
+def _tiles_from_register(b: FormBuilder) -> None:
+    """In loops of recurrent networks the scalar core computes which tile holds a time step."""
+    b.add("tiles_register", 33, 5, "scalar register with the tile mask", evidence=_B)
+    b.add("tiles_from_register", 38, 1, "the tile mask is in a scalar register", evidence=_B)
+
+
 def _ring_producer() -> Form:
     b = FormBuilder("ring_send", 0x10, False, 4, "wide rows onto the ring bus")
     b.header(tiles=True, trace_low=46)
-    b.add("tiles_register", 34, 6, "scalar register with the tile mask, in loops of recurrent networks", evidence=_C)
+    _tiles_from_register(b)
     b.generator("src", 62, 16, 4, "wide rows read")
     # Bits 267..334 hold the prefix record of the receiving forms; senders leave it zero.
     b.signal("write", 335, 3, "RING_WRITE")
@@ -214,9 +220,9 @@ def _ring_consumer(name: str, code: int, ring: str) -> Form:
 def _narrow_to_wide() -> Form:
     b = FormBuilder("narrow_to_wide", 0x13, False, 7, "narrow words packed into wide rows")
     b.header(tiles=True, trace_low=46)
-    b.add("source_register", 28, 6, "scalar register with the source address, in loops of recurrent networks", evidence=_C)
-    b.add("tiles_register", 34, 6, "scalar register with the tile mask, in loops of recurrent networks", evidence=_C)
-    b.add("from_registers", 542, 1, "set with source_register", evidence=_C)
+    b.add("source_register", 28, 5, "scalar register with the first word read", evidence=_B)
+    _tiles_from_register(b)
+    b.add("source_from_register", 542, 1, "the first word read is in a scalar register", evidence=_B)
     b.generator("src", 62, 16, 6, "narrow words read")
     b.generator("dst", 337, 16, 4, "wide rows written")
     b.signal("done", 543, 3, "NARROW_TO_WIDE")

@@ -87,7 +87,7 @@ def evaluate(graph: Graph, inputs: Mapping[int, Array], *, until: Collection[int
     Returns
     -------
     dict
-        Values of all tensors evaluated, by index, the inputs included.
+        Values of all tensors evaluated, by index, the inputs included; of variable tensors the last.
 
     Raises
     ------
@@ -102,7 +102,10 @@ def evaluate(graph: Graph, inputs: Mapping[int, Array], *, until: Collection[int
     arrays.update(given)
     found = dict(given)
     for op in needed(graph, given, graph.outputs if until is None else until):
-        results = _evaluate(Step(graph, op, arrays, generation))
+        step = Step(graph, op, arrays, generation)
+        results = _evaluate(step)
+        for index, value in step.next_values.items():
+            results[index] = _shaped(graph, op, index, value).astype(graph.tensors[index].type.numpy)
         arrays.update(results)
         found.update(results)
     return found

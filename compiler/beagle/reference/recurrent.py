@@ -49,6 +49,8 @@ def unidirectional_sequence_lstm(step: Step) -> list[Array]:
         state = _advance(step, x, state)
         outputs.append(state.hidden)
     hidden = np.stack(outputs, 0 if step.option("timeMajor") else 1)
+    step.next_values[step.tensor(_HIDDEN).index] = state.hidden + step.quantization(_HIDDEN).zero_point
+    step.next_values[step.tensor(_CELL).index] = state.cell
     return [requantised(step, hidden, _ONE, "NONE")]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -43,12 +43,15 @@ class Step:
     ----------
     arrays:
         Values of all tensors known so far, constants included, by tensor index.
+    next_values:
+        Where an operator leaves the values that its variable tensors have afterwards.
     """
 
     graph: Graph
     op: Operator
     arrays: Mapping[int, Array]
     generation: Generation = Generation.LATER
+    next_values: dict[int, Array] = field(default_factory=dict)
 
     @property
     def count(self) -> int:

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from compiler.beagle.isa import Instruction, decode_stream
-from compiler.beagle.isa.counters import IMMEDIATE, AluOperation, DmaTag, SpecialFunction, TileEngine
+from compiler.beagle.isa.counters import (
+    IMMEDIATE,
+    LOAD_FIXED,
+    STORE_FIXED,
+    STORES,
+    AluOperation,
+    DmaTag,
+    SpecialFunction,
+    TileEngine,
+)
 from compiler.beagle.simulator.adversary import Adversary
 from compiler.beagle.simulator.errors import (
     BudgetError,
@@ -34,8 +43,6 @@ MAX_SCALAR_STEPS = 5_000_000
 _MESH = {"mesh_from_north": 0, "mesh_from_east": 1, "mesh_from_south": 2, "mesh_from_west": 3}
 _U32 = 0xFFFFFFFF
 POST_INCREMENT = 32
-_LOADS = (2, 3)
-_STORES = (4, 6)
 _RECEIVERS = (TileEngine.RING_A, TileEngine.RING_B)
 
 
@@ -358,6 +365,7 @@ class _Run:
 
     def issue_tile(self, ins: Instruction) -> None:
         """Hand a tile instruction to its tiles."""
+        ins = self.resolved(ins)
         tiles = tiles_of(ins["tiles"])
         if ins.name == "tile_fence":
             if self.observer is not None:
@@ -373,6 +381,15 @@ class _Run:
                 self.pending[tile].append(task)
         for tile in tiles:
             self.dispatch(tile)
+
+    def resolved(self, ins: Instruction) -> Instruction:
+        """Put the scalar registers that an instruction names into its fields."""
+        values = {}
+        if ins.values.get("tiles_from_register"):
+            values["tiles"] = self.registers[ins["tiles_register"]] & (1 << TILES) - 1
+        if ins.values.get("source_from_register"):
+            values["src.start"] = self.registers[ins["source_register"]]
+        return ins.with_values(values) if values else ins
 
     def fence(self, ins: Instruction) -> bool:
         """Execute a scalar fence if what it waits for has happened."""
@@ -402,10 +419,11 @@ class _Run:
     def execute(self, ins: Instruction) -> bool:
         """One scalar instruction: ports and descriptor see registers from before the ALU."""
         loaded = None
-        if ins["port"] in _LOADS:
+        if ins["port"]:
             if self.scalar_queues["outfeed"] and not self.scalar_queues["outfeed"][-1].to_host:
                 return False
-            loaded = int(self.port.memory[self.address(ins["port_operation"])])
+            fixed = ins["port"] == LOAD_FIXED
+            loaded = int(self.port.memory[self.address(ins["port_operation"], fixed=fixed)])
         self.vector(ins)
         self.alu(ins)
         if ins["special"]:
@@ -414,13 +432,13 @@ class _Run:
             self.registers[ins["port_register"]] = loaded
         return True
 
-    def address(self, code: int) -> int:
-        """Word address from a port field: a register number, bit 5 steps the register afterwards."""
+    def address(self, code: int, *, fixed: bool) -> int:
+        """Word address from a port field: itself, or a register number; bit 5 steps the register afterwards."""
         register = code & 31
-        value = self.registers[register]
+        value = code if fixed else self.registers[register]
         if value >= len(self.port.memory):
             raise MemoryBoundsError(f"scalar memory word {value} lies outside 0..{len(self.port.memory) - 1}")
-        if code & POST_INCREMENT:
+        if code & POST_INCREMENT and not fixed:
             self.registers[register] = value + 1
         return value
 
@@ -434,8 +452,8 @@ class _Run:
             self.descriptor[ins["vector_offset"] & 7] = value
         elif operation == 12:
             self.transfer()
-        elif operation in _STORES:
-            self.port.memory[self.address(ins["vector_offset"])] = value
+        elif operation in STORES:
+            self.port.memory[self.address(ins["vector_offset"], fixed=operation == STORE_FIXED)] = value
         elif operation == 8:
             self.port.send_out(np.asarray([value], np.uint32).view(np.uint8))
         else:
@@ -596,4 +614,5 @@ _COMPARES: dict[int, Callable[[int, int], bool]] = {
     AluOperation.NOT_EQUAL: lambda a, b: a != b,
     AluOperation.GREATER: lambda a, b: a > b,
     AluOperation.LESS: lambda a, b: a < b,
+    AluOperation.NOT_LESS: lambda a, b: a >= b,
 }
