@@ -72,12 +72,16 @@ position per axis starts at `phase` and grows by `step`, in units of 1 / 2**`den
 sign(x) * f(|x|).
 
 **Scalar core.** 32 registers of 32 bits, 8 predicates, 4,096 words of scalar memory that outfeeds without a watch fill and
-`scalar` instructions load and store through address registers with post-increment. Operations from 16 on work on float32;
-the special function unit gives reciprocals and powers of two. `branch` is relative in words.
+`scalar` instructions load and store, at fixed addresses or through address registers with post-increment. Operations from 16
+on work on float32; the special function unit gives reciprocals and powers of two. `branch` is relative in words. In loops over
+time steps the scalar core computes which tile holds a step and where: `ring_send` and `narrow_to_wide` then take their tile
+mask, and the latter its first word, from registers. `halt` ends a stream; if the program has another one, it follows.
 
 **The timing rule.** In all-gathers official programs let a ring packet be written into a staging row that `wide_to_narrow` has
 not yet read: the counters alone do not order the two. They are right if a ready wide-to-narrow transfer finishes before the
-next ring packet is written. The simulator does so.
+next ring packet is written. The simulator does so. One program (keras_lstm) relies on the same for `ring_send` and the row that
+`narrow_to_wide` fills. Seen over all instructions of such a gather, the watches are those of two alternating rows; but slots
+start anew in every instruction of official convolutions.
 
 ## Facts found by executing official programs
 | fact | evidence |
@@ -90,11 +94,17 @@ next ring packet is written. The simulator does so.
 | T05 is bilinear interpolation, not the index of a maximum | the only programs with it are those with RESIZE_BILINEAR; two stride fields hold pixel and row pitch, the phase differs between odd and even tiles as half-pixel positions do; the five outputs of a pose network with three resizes (237,456 values) equal the arithmetic reference |
 | weights of an addition: nearest fraction of the scales with terms up to 32767; multiplier f32(f32(s1 / w1) * f32(1 / s_out)) | 82 of 82 additions of official programs, bit for bit |
 | multiplier of an average: f32(f32(s_in * f32(1 / count)) * f32(1 / s_out)) | bit for bit in every program but one of an early compiler |
+| early compilers, those with SOFTMAX on the scalar core, multiply an average that keeps its scale by f32(1 / count), without clamp | mobilenet_v1_0.75_192 is exact only so |
+| SUB from a constant, like ADD and SUB of one: the constant is a bias in units of the input, rounded to nearest | efficient_l3 is exact only so |
+| L2_NORMALIZATION by compiler 1.0 sums the squares of padded channels, whose stored zero stands for minus the zero point: its results are wrong where channels are no multiple of four | the one known program; 300 of 300 values equal to this arithmetic, 7 to the operator's |
+| `halt` 4 ends a stream that another one follows, 16 the last one | all programs of two streams; three networks are exact when both streams are executed |
+| vector operation 2 and load port 1: word address in the instruction; ALU operation 13: not less | the loop of the one known LSTM program counts to 28; outputs and both states are exact |
+| bits 33..38 of `ring_send` and `narrow_to_wide`: register and enable of the tile mask; 28..32 and 542: of the first word read | the same program |
 | softmax: 1/65535 scales sum and square, reciprocal root times 46340, result times 1.1921416e-7 | all outputs of all official classifiers equal the arithmetic reference |
-| LSTM: gates are added in the 8-bit quantization of the output; tables give 255 * logistic, 127.5 and 16383.5 * tanh | constants of the one known program, bit for bit; not executed |
+| LSTM: gates are added in the 8-bit quantization of the output; tables give 255 * logistic, 127.5 and 16383.5 * tanh | the one known program, outputs and states of 3 random runs exact |
 | weight zero-point rows step and wrap like prefixes | multi-group streamed layers agree with TensorFlow Lite only so |
 | words of a prefix do not raise WIDE_TO_NARROW, whatever its level | otherwise official programs for images with odd rows start to copy before their words are there; without them the judge finds no race in any official program that runs |
-| one row may be rewritten with the bytes that it holds while it is read | official gathers send one vector several times through one row without waiting |
+| one row, or word, may be rewritten with the bytes that it holds | official gathers send one vector several times through one row without waiting; one network spreads a pixel over an image by copies that overlap |
 | a row that a relay sends to the scalar core may start one row before the last of ring A is sent | the turn of relays is one less than the rows sent, in all early programs with cached depthwise layers |
 | pops of streamed parameters have no turn behind broadcasts of tiles | dense layers of two early mobilenets and of 200-layer networks: only the time until parameters arrive keeps them apart |
 | ring_send raises RING_PRODUCER_A or B by its `ring` bit alone; pop raises it by its own | final scalar fences of all programs wait for exactly these counts |

@@ -91,7 +91,9 @@ class Verdict:
     Attributes
     ----------
     prompt_drains:
-        Times the program relied on the timing rule of wide-to-narrow transfers.
+        Times the program relied on the timing rule: a transfer out of a staging row that waits for
+        nothing any more empties the row before the next transfer has filled it again. Wide-to-narrow
+        transfers are seen to rely on it, and ring senders in one official program.
     same_bytes:
         Rows or words written, without waiting, with the bytes that they held already: official
         programs send one vector several times through one row, and spread one pixel over an image
@@ -365,8 +367,7 @@ class Judge(Observer):
 
     def _conflict(self, task: TileTask, access: Access, conflict: Conflict, clock: Clock) -> None:
         line = self._line(conflict.tile, conflict.engine)
-        if (isinstance(task, RingReceive) and conflict.engine == TileEngine.WIDE_TO_NARROW
-                and not self._stale[conflict.tile, conflict.units].any()
+        if (self._refills_staging(task, conflict, line, clock)
                 and all(self._may_have_run(line, int(p), clock) for p in np.unique(conflict.positions))):
             self.verdict.prompt_drains += 1
             return
@@ -382,6 +383,15 @@ class Judge(Observer):
                      f"{access.memory.label} {int(conflict.units[0]):#x} of tile {conflict.tile} and nothing makes it wait "
                      f"for {earlier.ins.name} at {earlier.ins.offset:#x} (trace {earlier.ins['trace']}), which {other} it",
                      task.ins, earlier.ins)
+
+    def _refills_staging(self, task: TileTask, conflict: Conflict, line: Timeline, clock: Clock) -> bool:
+        """Tell whether a row is overwritten that a transfer empties; a ring sender must be one row behind at most."""
+        if isinstance(task, RingReceive):
+            return (conflict.engine == TileEngine.WIDE_TO_NARROW
+                    and not self._stale[conflict.tile, conflict.units].any())
+        return (isinstance(task, NarrowToWide) and conflict.engine == TileEngine.RING_SEND
+                and any(gate.counter == TileCounter.RING_WRITE for gate in task.gates)
+                and int(conflict.positions.max()) <= int(clock[line.index]) + 1)
 
     def _writes_the_same(self, task: MeshHalf, conflict: Conflict) -> bool:
         """Tell whether words arrive where the same words lie: the order of their writers makes no difference."""

@@ -43,9 +43,9 @@ class OutputStage:
         if ins["use_bias"]:
             value = value + banks.view(np.int32)[:, 128 + lane]
         y = np.clip(value, _INT32.min, _INT32.max).astype(np.float32)
-        if ins["use_multiplier"]:
-            y = y * banks.view(np.float32)[:, lane]
         with np.errstate(over="ignore", invalid="ignore"):
+            if ins["use_multiplier"]:
+                y = y * banks.view(np.float32)[:, lane]
             y = y * self.multiplier
         y = np.minimum(np.maximum(y, self.low), self.high)
         if self.table:
