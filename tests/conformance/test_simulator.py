@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from compiler.beagle.reference import evaluate
 from compiler.beagle.simulator import Machine
-from compiler.graph import read_model
+from compiler.graph import Graph, read_model
 from compiler.graph.interpreter import TfliteModel
-from compiler.package import decode_output, encode_input
+from compiler.package import Package, decode_output, encode_input, tensor_name
 from compiler.package.container import packages_of
 
 if TYPE_CHECKING:
@@ -127,3 +128,38 @@ def test_official_programs_do_not_depend_on_the_order_of_engines(pairs: list[Pai
         assert outputs[0] == outputs[1] == outputs[2], pair.name
         count += 1
     assert count >= 10
+
+
+def test_programs_of_several_streams_and_of_time_loops_equal_the_reference(pairs: list[Pair]) -> None:
+    tried = {"several streams": False, "time loop": False}
+    for pair in sorted(pairs, key=lambda pair: pair.compiled.stat().st_size):
+        packages = packages_of(read_model(pair.compiled))
+        graph = read_model(pair.source).main
+        several = any(len(package.execution.chunks) > 1 for _, package in packages)
+        recurrent = any(op.name == "UNIDIRECTIONAL_SEQUENCE_LSTM" for op in graph.operators)
+        for kind in [k for k, found in zip(tried, (several, recurrent), strict=True) if found and not tried[k]]:
+            tried[kind] = True
+            for _, package in packages:
+                assert differences(graph, package, seed=5) == 0, pair.name
+    assert all(tried.values())
+
+
+def differences(graph: Graph, package: Package, seed: int) -> int:
+    """Output values, next values of variable tensors included, that differ from the arithmetic reference."""
+    names = {t.name: t.index for t in graph.tensors}
+    rng = np.random.default_rng(seed)
+    given = {}
+    for layer in package.execution.inputs:
+        tensor = graph.tensors[names[layer.name]]
+        assert tensor.type.numpy is not None
+        info = np.iinfo(tensor.type.numpy)
+        given[layer.name] = rng.integers(info.min, info.max, tensor.shape, tensor.type.numpy, endpoint=True)
+    machine = Machine()
+    if package.caching is not None:
+        machine.run(package.caching)
+    result = machine.run(package.execution, {layer.name: encode_input(layer, given[layer.name])
+                                             for layer in package.execution.inputs})
+    wanted = [names[tensor_name(layer)] for layer in package.execution.outputs]
+    truth = evaluate(graph, {names[name]: array for name, array in given.items()}, until=wanted)
+    return sum(int((decode_output(layer, result.outputs[layer.name]).reshape(-1) != truth[index].reshape(-1)).sum())
+               for layer, index in zip(package.execution.outputs, wanted, strict=True))
