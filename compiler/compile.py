@@ -13,7 +13,7 @@ from compiler.graph import Graph, Model, Operator, TensorType, serialize_model
 from compiler.lowering.lowered import LoweredNetwork
 from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.select import Network, network_of, objection
-from compiler.mapping import MappedGraph, MappingOptions, Status, Verdict, check_model, map_graph
+from compiler.mapping import MappedGraph, MappingOptions, Status, Subgraph, Verdict, check_model, map_graph
 from compiler.memory.plan import CachePlan, ModelPlan, plan_cache
 from compiler.package.container import with_custom_operators
 from compiler.package.file import serialize_compiled
@@ -60,6 +60,8 @@ class CompiledModel:
     ----------
     data:
         The output file.
+    plans:
+        Per Edge TPU subgraph: which parameters are cached where.
     on_chip_used, on_chip_remaining, off_chip:
         Bytes: cached parameters, what is left for others, streamed parameters.
     """
@@ -67,7 +69,7 @@ class CompiledModel:
     source: Model
     data: bytes
     mapped: MappedGraph
-    plan: ModelPlan | None
+    plans: tuple[ModelPlan, ...]
     on_chip_used: int
     on_chip_remaining: int
     off_chip: int
@@ -92,6 +94,8 @@ class CompiledModel:
 def compile_models(models: Sequence[Model], options: CompileOptions | None = None) -> tuple[CompiledModel, ...]:
     """Compile models; several share one caching token and the on-chip memory, in this order.
 
+    So do several Edge TPU subgraphs of one model.
+
     Raises
     ------
     InvalidModelError
@@ -105,19 +109,16 @@ def compile_models(models: Sequence[Model], options: CompileOptions | None = Non
     jobs = [_Job(model, options, i) for i, model in enumerate(models)]
     while True:
         try:
-            networks = [job.network() for job in jobs]
-            plan = _plan(jobs, networks)
-            lowered = [None if network is None else _lower(job, network, plan) for job, network in
-                       zip(jobs, networks, strict=True)]
+            parts = [(job, network) for job in jobs for network in job.networks()]
+            plan = _plan(parts)
+            lowered = [(job, _lower(job, network, own), own) for (job, network), own in
+                       zip(parts, plan.models, strict=True)]
             break
         except _Again:
             continue
     seconds = time.perf_counter() - started
-    remaining = plan.remaining
-    compiled = []
-    for job, one in zip(jobs, lowered, strict=True):
-        compiled.append(job.finish(one, token, remaining, seconds))
-    return tuple(compiled)
+    return tuple(job.finish([(network, own) for other, network, own in lowered if other is job], token, plan.remaining,
+                            seconds) for job in jobs)
 
 
 def compile_model(model: Model, options: CompileOptions | None = None) -> CompiledModel:
@@ -146,13 +147,11 @@ class _Job:
         """Objection of code generation, including refusals found on the way."""
         return self.refused.get(op.index) or _host_type_objection(graph, op, self.options) or objection(graph, op)
 
-    def network(self) -> Network | None:
-        """Map the model and read its subgraph as a network; None when nothing maps."""
+    def networks(self) -> list[Network]:
+        """Map the model and read its subgraphs as networks."""
         self.mapped = map_graph(self.model.main, self.mapping_options, self.objection)
-        if not self.mapped.subgraphs:
-            return None
         try:
-            return network_of(self.model.main, self.mapped.subgraphs[0])
+            return [network_of(self.model.main, part) for part in self.mapped.subgraphs]
         except LoweringRefusal as refused:
             self.refuse(refused)
             raise _Again from refused
@@ -163,20 +162,20 @@ class _Job:
             raise CompilationError(f"{self.model.source}: {refused.message}") from refused
         self.refused[refused.operator] = refused.verdict
 
-    def finish(self, lowered: tuple[LoweredNetwork, ModelPlan] | None, token: int, remaining: int,
+    def finish(self, lowered: Sequence[tuple[LoweredNetwork, ModelPlan]], token: int, remaining: int,
                seconds: float) -> CompiledModel:
-        """Put programs into the model."""
+        """Put programs into the model, a custom operator per subgraph."""
         mapped = self.mapped
-        if mapped is None or lowered is None:
-            mapped = mapped or map_graph(self.model.main, self.mapping_options, self.objection)
-            return CompiledModel(self.model, serialize_model(self.model), mapped, None, 0, remaining, 0, seconds)
-        network, plan = lowered
-        package = build_package(self.model.main, mapped, network, token, self.options.min_runtime_version)
-        blob = write_custom_options(CustomOptions(write_package(package)))
-        part = mapped.subgraphs[0]
-        model = with_custom_operators(self.model, [(part.operators, part.inputs, part.outputs, blob)])
-        return CompiledModel(self.model, serialize_compiled(model), mapped, plan, plan.used, remaining,
-                             len(network.streamed), seconds)
+        assert mapped is not None
+        parts = []
+        for part, (network, _) in zip(mapped.subgraphs, lowered, strict=True):
+            package = build_package(self.model.main, part, network, token, self.options.min_runtime_version)
+            blob = write_custom_options(CustomOptions(write_package(package)))
+            parts.append((part.operators, part.inputs, part.outputs, blob))
+        data = serialize_compiled(with_custom_operators(self.model, parts)) if parts else serialize_model(self.model)
+        plans = tuple(plan for _, plan in lowered)
+        return CompiledModel(self.model, data, mapped, plans, sum(plan.used for plan in plans), remaining,
+                             sum(len(network.streamed) for network, _ in lowered), seconds)
 
 
 def _host_type_objection(graph: Graph, op: Operator, options: CompileOptions) -> Verdict | None:
@@ -191,30 +190,26 @@ def _host_type_objection(graph: Graph, op: Operator, options: CompileOptions) ->
     return None
 
 
-def _plan(jobs: Sequence[_Job], networks: Sequence[Network | None]) -> CachePlan:
+def _plan(parts: Sequence[tuple[_Job, Network]]) -> CachePlan:
     """Plan the memory; layers that turn out to be streamed take rows, so plan again until nothing changes."""
-    pairs = [(job, network) for job, network in zip(jobs, networks, strict=True) if network is not None]
-    plan = plan_cache([network.demand(job.model.source) for job, network in pairs])
+    plan = plan_cache([network.demand(job.model.source) for job, network in parts])
     while True:
-        demands = [network.demand(job.model.source, own) for (job, network), own in zip(pairs, plan.models, strict=True)]
+        demands = [network.demand(job.model.source, own) for (job, network), own in zip(parts, plan.models, strict=True)]
         if min((d.staging_row for d in demands), default=plan.staging_row) >= plan.staging_row:
             return plan
         plan = plan_cache(demands)
 
 
-def _lower(job: _Job, network: Network, plan: CachePlan) -> tuple[LoweredNetwork, ModelPlan]:
-    own = next(m for m in plan.models if m.demand.name == job.model.source)
+def _lower(job: _Job, network: Network, plan: ModelPlan) -> LoweredNetwork:
     try:
-        return network.lower(own), own
+        return network.lower(plan)
     except LoweringRefusal as refused:
         job.refuse(refused)
         raise _Again from refused
 
 
-def build_package(graph: Graph, mapped: MappedGraph, network: LoweredNetwork, token: int,
-                  min_runtime_version: int) -> Package:
-    """Describe the programs for the runtime."""
-    part = mapped.subgraphs[0]
+def build_package(graph: Graph, part: Subgraph, network: LoweredNetwork, token: int, min_runtime_version: int) -> Package:
+    """Describe the programs of a subgraph for the runtime."""
     execution = Executable(
         type=ExecutableType.EXECUTION_ONLY if network.caching is not None else ExecutableType.STAND_ALONE,
         name="model", chunks=network.execution.chunks, parameters=network.streamed, hints=network.execution.hints,

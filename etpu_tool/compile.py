@@ -27,6 +27,8 @@ def compile_command(
                                    ] = RUNTIME_VERSION_CURRENT,
     intermediate_tensors: Annotated[str, typer.Option("--intermediate_tensors", "--intermediate-tensors", "-i",
                                                       help="Outputs of the Edge TPU part: a,b:c.")] = "",
+    multiple_subgraphs: Annotated[bool, typer.Option("--enable_multiple_subgraphs", "--enable-multiple-subgraphs", "-a",
+                                                     help="Map every Edge TPU subgraph, not only the first.")] = False,
     token: Annotated[str, typer.Option(help="Caching token (for reproducible results); random by default.")] = "",
     show_operations: Annotated[bool, typer.Option("--show_operations", "--show-operations", "-s",
                                                   help="Print the operation log.")] = False,
@@ -37,7 +39,7 @@ def compile_command(
     """Compile quantized TensorFlow Lite models for the Edge TPU."""
     compiled, outputs = compile_files(models, out_dir, min_runtime_version=min_runtime_version,
                                       token=parse_token(token), intermediate_tensors=intermediate_tensors,
-                                      timeout=timeout_sec)
+                                      multiple_subgraphs=multiple_subgraphs, timeout=timeout_sec)
     from compiler.report.official import model_block
     from compiler.report.reasons import as_json as json_report
     from compiler.report.reasons import reasons

@@ -62,9 +62,6 @@ def _compile(options: argparse.Namespace) -> None:
     if options.num_segments > 1:
         raise CompilationError("cutting a model into segments is not available yet.",
                                advice="Compile it as one model (without --num_segments).")
-    if options.enable_multiple_subgraphs:
-        raise CompilationError("several Edge TPU subgraphs in one model are not available yet.",
-                               advice="Compile without --enable_multiple_subgraphs.")
     compiled, outputs = compile_files(
         options.models, options.out_dir, min_runtime_version=options.min_runtime_version,
         intermediate_tensors=options.intermediate_tensors, multiple_subgraphs=options.enable_multiple_subgraphs,

@@ -66,7 +66,7 @@ class PairUnderTest:
         """Compile the source with our compiler and the official token."""
         if self._ours is None:
             token = self.packages[0][1].execution.token or None
-            self._ours = compile_model(self.source, CompileOptions(token=token))
+            self._ours = compile_model(self.source, CompileOptions(token=token, multiple_subgraphs=len(self.packages) > 1))
         return self._ours
 
 

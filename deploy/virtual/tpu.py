@@ -117,10 +117,14 @@ class VirtualTpu:
         return TpuRun(outputs, micros + execution_us, caching is not None)
 
     def _prepare(self, package: Package) -> Executable | None:
-        """Bring the cache's books in order; return the executable that must fill it first, if one must."""
+        """Bring the cache's books in order; return the executable that must fill it first, if one must.
+
+        Programs that cache nothing carry a token too: beside members of their own compilation they
+        spare the cache, beside others they wipe it, because they use the same memory.
+        """
         token = package.execution.token
         caching = package.caching
-        if caching is None or token == 0 or token != self._token:
+        if token == 0 or token != self._token:
             self._wipe(token if caching else 0)
         if caching is None or id(package) in self._cached:
             return None
@@ -128,7 +132,7 @@ class VirtualTpu:
         return caching
 
     def _wipe(self, token: int) -> None:
-        """Forget all that is cached. A stand-alone program uses the same memory, so it has this effect too."""
+        """Forget all that is cached."""
         if self._cached:
             self._wipes += 1
             self._chip = self._switch_on()
