@@ -14,6 +14,7 @@ from compiler.graph.model import Graph, Model, Operator, Quantization, Tensor, T
 _INTEGERS = {TensorType.INT8: (-128, 127), TensorType.UINT8: (0, 255), TensorType.INT16: (-32768, 32767)}
 _LEAST_RANGE = 1e-6
 """Weights that are all zero still need a scale."""
+_NONE = (-1,)
 Array = npt.NDArray[Any]
 Pair = int | tuple[int, int]
 """Height and width; one number stands for both."""
@@ -53,7 +54,7 @@ class GraphBuilder:
 
     def tensor(self, shape: Sequence[int], *, scale: float | Sequence[float] | None = None,
                zero_point: int | Sequence[int] = 0, type: TensorType | None = None, name: str | None = None,
-               data: Array | None = None, axis: int = 0, signature: Sequence[int] = ()) -> int:
+               data: Array | None = None, axis: int = 0, signature: Sequence[int] = (), variable: bool = False) -> int:
         """Add a tensor; returns its index. Integer data outside the type's range is clipped."""
         kind = self.type if type is None else type
         quantization = None
@@ -63,7 +64,7 @@ class GraphBuilder:
             quantization = Quantization(scales, points, axis)
         index = len(self.tensors)
         self.tensors.append(Tensor(index, name or f"tensor_{index}", tuple(int(d) for d in shape), kind, quantization,
-                                   None if data is None else _bytes_of(data, kind), tuple(signature)))
+                                   None if data is None else _bytes_of(data, kind), tuple(signature), variable))
         return index
 
     def add_input(self, shape: Sequence[int], *, scale: float | None, zero_point: int = 0, name: str = "input",
@@ -237,6 +238,32 @@ class GraphBuilder:
         """Add MAX_POOL_2D."""
         return self.pool("MAX_POOL_2D", x, size, stride=stride, padding=padding, activation=activation)
 
+    def unidirectional_sequence_lstm(self, x: int, weights: Array, recurrent: Array, bias: Array, *, scale: float,
+                                     zero_point: int = 0) -> int:
+        """Add UNIDIRECTIONAL_SEQUENCE_LSTM of int8 with a 16-bit cell, without peepholes and projection.
+
+        Parameters
+        ----------
+        weights, recurrent, bias:
+            float, shapes (4, units, inputs), (4, units, units), (4, units): gates in the order input, forget,
+            cell, output.
+        """
+        n, steps, _ = self.shape(x)
+        units = bias.shape[1]
+        hidden = self.tensor((n, units), scale=scale, zero_point=zero_point, variable=True)
+        cell = self.tensor((n, units), scale=2**-12, type=TensorType.INT16, variable=True)
+        gates = [self.quantized_weights(w) for w in weights]
+        biases = [self.bias(b, x, w) for b, w in zip(bias, gates, strict=True)]
+        y = self.tensor((n, steps, units), scale=scale, zero_point=zero_point)
+        inner = (*(self.tensor((0,), type=TensorType.FLOAT32) for _ in range(4)),
+                 self.tensor((0,), scale=scale, zero_point=zero_point))
+        operands = (x, *gates, *(self.quantized_weights(w) for w in recurrent), *_NONE * 3, *biases, *_NONE * 2, hidden,
+                    cell, *_NONE * 4)
+        self.op("UNIDIRECTIONAL_SEQUENCE_LSTM", operands, (y,), "UnidirectionalSequenceLSTMOptions",
+                fusedActivationFunction=self._activation("TANH"), cellClip=8.0)
+        self.operators[-1] = replace(self.operators[-1], intermediates=inner)
+        return y
+
     # -- element by element -------------------------------------------------------------------
 
     def binary(self, name: str, a: int, b: int, *, scale: float, zero_point: int = 0, activation: str = "NONE") -> int:
@@ -273,6 +300,10 @@ class GraphBuilder:
         """Add RELU6."""
         return self.unary("RELU6", x, scale=scale, zero_point=zero_point)
 
+    def relu_n1_to_1(self, x: int, *, scale: float | None = None, zero_point: int | None = None) -> int:
+        """Add RELU_N1_TO_1; TensorFlow Lite registers it as version 1 for all types."""
+        return self.op("RELU_N1_TO_1", (x,), (self._like(self.shape(x), x, scale, zero_point),))
+
     def leaky_relu(self, x: int, *, alpha: float, scale: float | None = None, zero_point: int | None = None) -> int:
         """Add LEAKY_RELU."""
         return self.unary("LEAKY_RELU", x, scale=scale, zero_point=zero_point, options="LeakyReluOptions", alpha=alpha)
@@ -299,6 +330,11 @@ class GraphBuilder:
         return self.unary("L2_NORMALIZATION", x, scale=1 / 128, zero_point=sum(self.limits, 1) // 2,
                           options="L2NormOptions", fusedActivationFunction=self._activation("NONE"))
 
+    def squared_difference(self, a: int, b: int, *, scale: float, zero_point: int = 0) -> int:
+        """Add SQUARED_DIFFERENCE; TensorFlow Lite has int8 kernels only."""
+        y = self.tensor(np.broadcast_shapes(self.shape(a), self.shape(b)), scale=scale, zero_point=zero_point)
+        return self.op("SQUARED_DIFFERENCE", (a, b), (y,), "SquaredDifferenceOptions", version=self._version(2))
+
     def quantize(self, x: int, *, type: TensorType, scale: float, zero_point: int = 0) -> int:
         """Add QUANTIZE."""
         y = self.tensor(self.shape(x), scale=scale, zero_point=zero_point, type=type)
@@ -308,6 +344,11 @@ class GraphBuilder:
         """Add DEQUANTIZE to float32."""
         y = self.tensor(self.shape(x), type=TensorType.FLOAT32)
         return self.op("DEQUANTIZE", (x,), (y,), "DequantizeOptions", version=self._version(2))
+
+    def cast(self, x: int, type: TensorType) -> int:
+        """Add CAST."""
+        y = self.tensor(self.shape(x), type=type)
+        return self.op("CAST", (x,), (y,), "CastOptions", inDataType=int(self.tensors[x].type), outDataType=int(type))
 
     # -- along axes ---------------------------------------------------------------------------
 
@@ -323,6 +364,10 @@ class GraphBuilder:
     def reduce_max(self, x: int, axes: Sequence[int], *, keep_dims: bool = True) -> int:
         """Add REDUCE_MAX."""
         return self._reduce("REDUCE_MAX", x, axes, keep_dims, None, None)
+
+    def reduce_min(self, x: int, axes: Sequence[int], *, keep_dims: bool = True) -> int:
+        """Add REDUCE_MIN."""
+        return self._reduce("REDUCE_MIN", x, axes, keep_dims, None, None)
 
     def arg_max(self, x: int, *, axis: int = -1) -> int:
         """Add ARG_MAX with int32 indices."""
@@ -347,6 +392,25 @@ class GraphBuilder:
         shape[axis] //= count
         outputs = tuple(self._like(shape, x) for _ in range(count))
         self.op("SPLIT", (self._numbers(axis), x), outputs, "SplitOptions", version=self._version(2), numSplits=count)
+        return outputs
+
+    def split_v(self, x: int, sizes: Sequence[int], *, axis: int = -1) -> tuple[int, ...]:
+        """Add SPLIT_V into parts of the given sizes; returns all of them."""
+        shape = list(self.shape(x))
+        outputs = []
+        for size in sizes:
+            shape[axis] = size
+            outputs.append(self._like(shape, x))
+        self.op("SPLIT_V", (x, self._numbers(sizes), self._numbers(axis)), outputs, "SplitVOptions",
+                version=self._version(2), numSplits=len(sizes))
+        return tuple(outputs)
+
+    def unpack(self, x: int, *, axis: int = 0) -> tuple[int, ...]:
+        """Add UNPACK: slices along an axis that goes away; returns all of them."""
+        shape = list(self.shape(x))
+        count = shape.pop(axis)
+        outputs = tuple(self._like(shape, x) for _ in range(count))
+        self.op("UNPACK", (x,), outputs, "UnpackOptions", version=self._version(2), num=count, axis=axis)
         return outputs
 
     def pack(self, xs: Sequence[int], *, axis: int = 0) -> int:
@@ -388,20 +452,55 @@ class GraphBuilder:
         return self.op("SLICE", (x, self._numbers(begin), self._numbers(size)), (y,), "SliceOptions",
                        version=self._version(2))
 
-    def strided_slice(self, x: int, begin: Sequence[int], end: Sequence[int],
-                      strides: Sequence[int] | None = None) -> int:
-        """Add STRIDED_SLICE with positive strides and no masks."""
+    def strided_slice(self, x: int, begin: Sequence[int], end: Sequence[int], strides: Sequence[int] | None = None, *,
+                      begin_mask: int = 0, end_mask: int = 0, shrink_mask: int = 0) -> int:
+        """Add STRIDED_SLICE; masks have one bit per dimension."""
         strides = [1] * len(begin) if strides is None else strides
-        shape = [-(-(e - b) // s) for b, e, s in zip(begin, end, strides, strict=True)]
+        shape = []
+        for i, extent in enumerate(self.shape(x)):
+            window = slice(None if begin_mask >> i & 1 else begin[i], None if end_mask >> i & 1 else end[i], strides[i])
+            if not shrink_mask >> i & 1:
+                shape.append(len(range(*window.indices(extent))))
         operands = [self._numbers(v) for v in (begin, end, strides)]
         return self.op("STRIDED_SLICE", (x, *operands), (self._like(shape, x),), "StridedSliceOptions",
-                       version=self._version(2))
+                       version=self._version(2), beginMask=begin_mask, endMask=end_mask, shrinkAxisMask=shrink_mask)
 
     def pad(self, x: int, pads: Sequence[Sequence[int]]) -> int:
         """Add PAD; pads of shape (rank, 2)."""
-        shape = [d + before + after for d, (before, after) in zip(self.shape(x), pads, strict=True)]
-        return self.op("PAD", (x, self._numbers(pads)), (self._like(shape, x),), "PadOptions",
+        return self.op("PAD", (x, self._numbers(pads)), (self._padded(x, pads),), "PadOptions", version=self._version(2))
+
+    def padv2(self, x: int, pads: Sequence[Sequence[int]], value: int) -> int:
+        """Add PADV2 with a quantized value."""
+        q = self.quantization(x)
+        constant = self.constant(np.asarray([value]), scale=q.scale, zero_point=q.zero_point)
+        return self.op("PADV2", (x, self._numbers(pads), constant), (self._padded(x, pads),), "PadV2Options",
                        version=self._version(2))
+
+    def mirror_pad(self, x: int, pads: Sequence[Sequence[int]], *, symmetric: bool = False) -> int:
+        """Add MIRROR_PAD; ``symmetric`` repeats the edge."""
+        return self.op("MIRROR_PAD", (x, self._numbers(pads)), (self._padded(x, pads),), "MirrorPadOptions",
+                       version=self._version(2), mode=int(symmetric))
+
+    def tile(self, x: int, multiples: Sequence[int]) -> int:
+        """Add TILE."""
+        y = self._like([d * m for d, m in zip(self.shape(x), multiples, strict=True)], x)
+        return self.op("TILE", (x, self._numbers(multiples)), (y,), "TileOptions")
+
+    def space_to_batch(self, x: int, block: Sequence[int], pads: Sequence[Sequence[int]]) -> int:
+        """Add SPACE_TO_BATCH_ND; pads of shape (2, 2)."""
+        n, *extents, c = self.shape(x)
+        shape = [(e + sum(p)) // k for e, p, k in zip(extents, pads, block, strict=True)]
+        y = self._like((n * int(np.prod(block)), *shape, c), x)
+        return self.op("SPACE_TO_BATCH_ND", (x, self._numbers(block), self._numbers(pads)), (y,),
+                       "SpaceToBatchNDOptions", version=self._version(2))
+
+    def batch_to_space(self, x: int, block: Sequence[int], crops: Sequence[Sequence[int]]) -> int:
+        """Add BATCH_TO_SPACE_ND; crops of shape (2, 2)."""
+        n, *extents, c = self.shape(x)
+        shape = [e * k - sum(p) for e, p, k in zip(extents, crops, block, strict=True)]
+        y = self._like((n // int(np.prod(block)), *shape, c), x)
+        return self.op("BATCH_TO_SPACE_ND", (x, self._numbers(block), self._numbers(crops)), (y,),
+                       "BatchToSpaceNDOptions", version=self._version(2))
 
     def space_to_depth(self, x: int, block: int) -> int:
         """Add SPACE_TO_DEPTH."""
@@ -455,6 +554,9 @@ class GraphBuilder:
         return self.tensor(shape, type=source.type,
                            scale=self.quantization(x).scale if scale is None else scale,
                            zero_point=self.quantization(x).zero_point if zero_point is None else zero_point)
+
+    def _padded(self, x: int, pads: Sequence[Sequence[int]]) -> int:
+        return self._like([d + before + after for d, (before, after) in zip(self.shape(x), pads, strict=True)], x)
 
     def _numbers(self, values: Any) -> int:
         return self.constant(np.asarray(values, np.int32), type=TensorType.INT32)

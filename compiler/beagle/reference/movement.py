@@ -9,9 +9,6 @@ import numpy as np
 from compiler.beagle.reference.output import requantised, stored, unary_scale
 from compiler.beagle.reference.step import Array, NoReferenceError, Step
 
-_FRACTION = 1 << 14
-"""Steps in which neighbours are weighed. The chip has 128 of them; that it doubles images with
-weights 1/4 and 3/4 is seen, how it approximates other ratios is not known."""
 _MASKS = ("beginMask", "endMask", "ellipsisMask", "newAxisMask", "shrinkAxisMask")
 
 
@@ -177,11 +174,11 @@ def _nearest(step: Step, source: int, target: int) -> Array:
 def resize_bilinear(step: Step) -> list[Array]:
     """RESIZE_BILINEAR, rounded half to even as the unsigned bytes that the chip stores."""
     low = np.iinfo(step.array(0).dtype).min
-    x = step.array(0).astype(np.int64) - low
+    x = step.array(0).astype(np.float64) - low
     (top, bottom, down), (left, right, across) = (_neighbours(step, x.shape[i], step.out.shape[i]) for i in (1, 2))
-    rows = x[:, top] * (_FRACTION - down)[:, None, None] + x[:, bottom] * down[:, None, None]
-    total = rows[:, :, left] * (_FRACTION - across)[:, None] + rows[:, :, right] * across[:, None]
-    return [stored(step.out, np.rint(total / _FRACTION**2) + low)]
+    rows = x[:, top] * (1 - down)[:, None, None] + x[:, bottom] * down[:, None, None]
+    total = rows[:, :, left] * (1 - across)[:, None] + rows[:, :, right] * across[:, None]
+    return [stored(step.out, np.rint(total) + low)]
 
 
 def _neighbours(step: Step, source: int, target: int) -> tuple[Array, Array, Array]:
@@ -192,5 +189,4 @@ def _neighbours(step: Step, source: int, target: int) -> tuple[Array, Array, Arr
     if half:
         at = (np.arange(target) + 0.5) * scale - 0.5
     lower = np.floor(at).astype(np.int64)
-    weight = np.rint((at - lower) * _FRACTION).astype(np.int64)
-    return np.clip(lower, 0, source - 1), np.clip(lower + 1, 0, source - 1), weight
+    return np.clip(lower, 0, source - 1), np.clip(lower + 1, 0, source - 1), at - lower
