@@ -67,14 +67,6 @@ def dense_objection(graph: Graph, op: Operator) -> Verdict | None:
     return None
 
 
-def quantize_objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Say why a QUANTIZE by itself cannot be emitted; None when it can."""
-    x, y = graph.tensors[op.inputs[0]], graph.output(op)
-    if x.quantization is None or y.quantization is None or not (x.type.is_8bit and y.type.is_8bit):
-        return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")
-    return None
-
-
 def is_free(graph: Graph, op: Operator) -> bool:
     """Tell whether an operator leaves all bytes as they are: RESHAPE, and QUANTIZE between int8 and uint8."""
     x, y = graph.tensors[op.inputs[0]], graph.output(op)

@@ -11,8 +11,7 @@ from compiler.beagle.reference import evaluate
 from compiler.beagle.simulator import Machine
 from compiler.compile import CompileOptions, compile_model
 from compiler.graph import parse_model, read_model
-from compiler.lowering.spatial.objections import convolution_objection
-from compiler.lowering.spatial.reading import kernel_of
+from compiler.lowering.spatial.families.convolution import convolution_objection, kernel_of
 from compiler.package import decode_output, encode_input
 from compiler.package.container import packages_of
 

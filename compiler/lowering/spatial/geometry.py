@@ -8,7 +8,7 @@ its *slab*: row by row, channels innermost and rounded up to four.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from compiler.facts import TILE_COLUMNS, TILE_ROWS, TILES
@@ -75,6 +75,10 @@ class Window:
     def reach(self) -> int:
         """Input rows under one output row, gaps included."""
         return (self.size - 1) * self.dilation + 1
+
+    def later(self, rows: int) -> Window:
+        """Return a window behind so many more rows of padding."""
+        return replace(self, before=self.before + rows)
 
     def needed(self, out: Span) -> Span:
         """Input rows for output rows; may stick out of the image."""

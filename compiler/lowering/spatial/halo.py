@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import TILE_COLUMNS, TILE_ROWS, TILES
 from compiler.lowering.builder import ProgramBuilder, Values, signal, walk, watch
+from compiler.lowering.spatial.books import Books
 from compiler.lowering.spatial.geometry import Activation, Dim, Region, Span, by_content, many
-from compiler.lowering.spatial.state import Books
 
 BLOCK_WORDS = 16
 """Words (64 channels) that move as one block, so that the first can leave before the last is there."""

@@ -20,12 +20,11 @@ from compiler.lowering.network import (
 )
 from compiler.lowering.parameters import dense_blob, round_up
 from compiler.lowering.refusal import LoweringRefusal
-from compiler.lowering.spatial.addition import Addition
-from compiler.lowering.spatial.concatenation import Concatenation
+from compiler.lowering.spatial.geometry import IDENTITY
 from compiler.lowering.spatial.halo import too_far
+from compiler.lowering.spatial.layer import Layer
 from compiler.lowering.spatial.planning import choose_strips
-from compiler.lowering.spatial.pooling import Pool
-from compiler.lowering.spatial.program import Layer, Memory, Port, SpatialNetwork, place, sources_of, spatial_program
+from compiler.lowering.spatial.program import Memory, Port, SpatialNetwork, place, spatial_program
 from compiler.lowering.spatial.reading import NetworkReader
 from compiler.lowering.spatial.weights import Kernel
 from compiler.mapping import Subgraph
@@ -67,17 +66,16 @@ class ImageNetwork:
 
     def _check_layer(self, op: Operator, layer: Layer) -> None:
         net = self.network
-        if not isinstance(layer, Addition | Concatenation):
-            activation = net.activations[layer.source]
-            if why := too_far(activation):
+        for source in layer.sources:
+            activation = net.activations[source]
+            looks_around = layer.moves or layer.windows_of(source) != (IDENTITY, IDENTITY)
+            if looks_around and (why := too_far(activation)):
                 raise LoweringRefusal(op.index, refusal(
                     op, f"needs {why}; its input {activation.name} has {activation.image.height} x {activation.image.width} "
                     "pixels over 4 x 4 tiles.",
                     "Use a larger image or a smaller kernel."))
-        if isinstance(layer, Pool) and not layer.maximum and self.reader.reaches_out(layer):
-            raise LoweringRefusal(op.index, refusal(
-                op, "averages over fewer pixels at the border; only pools without padding are generated.",
-                "Use padding VALID."))
+        if (objection := layer.objection(net.activations)) is not None:
+            raise LoweringRefusal(op.index, refusal(op, *objection))
         if net.lowest_row(layer) < 0:
             raise LoweringRefusal(op.index, refusal(
                 op, f"with {net.pixels(layer)} pixels per tile it needs more than the {WIDE_ROWS} rows of wide memory of a "
@@ -95,7 +93,7 @@ class ImageNetwork:
                 "Pool the image before."))
         layer = max(self.network.layers, key=self._bytes_at)
         op = self.reader.operators[layer.name]
-        source, target = (self.network.activations[t] for t in (sources_of(layer)[0], layer.target))
+        source, target = (self.network.activations[t] for t in (layer.sources[0], layer.target))
         share = (NARROW_BYTES / memory.used) ** 0.5
         raise LoweringRefusal(op.index, refusal(
             op, f"its input {source.name} takes {source.size} bytes and its output {target.name} {target.size} bytes of "
@@ -103,7 +101,7 @@ class ImageNetwork:
             f"Images of about {int(source.image.height * share)} x {int(source.image.width * share)} would fit."))
 
     def _bytes_at(self, layer: Layer) -> int:
-        return sum(self.network.activations[t].size for t in (*sources_of(layer), layer.target))
+        return sum(self.network.activations[t].size for t in (*layer.sources, layer.target))
 
     # -- memory and programs ----------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from compiler.facts import TILE_ROWS
 from compiler.lowering.spatial.bands import Reading, Strip, Trace, stored, trace
 from compiler.lowering.spatial.geometry import Activation, Span, split
+from compiler.lowering.spatial.layer import Effort
 
 LONGEST_STRIP = 16
 """Layers of a strip at most; what is computed twice grows with it."""
@@ -24,25 +25,17 @@ _CYCLES_PER_ROW = 4
 
 @dataclass(frozen=True)
 class Work:
-    """What a layer costs.
+    """What a layer costs, and what it may do.
 
     Attributes
     ----------
-    steps:
-        Cycles per pixel of its result.
-    rows:
-        Rows of weights that every run brings over the ring.
-    most_pixels:
-        Pixels of a tile at most, for wide memory.
     in_place:
         The result may take over the memory of the first operand.
     banded:
         It may be part of a strip.
     """
 
-    steps: int
-    rows: int
-    most_pixels: int
+    effort: Effort
     in_place: bool
     banded: bool
 
@@ -181,9 +174,10 @@ class _Planner:
         for i in strip.layers:
             work, target = self.problem.works[i], self.problem.readings[i].target
             pixels = [max(map(len, r.parts[target])) * max(map(len, columns.parts[target])) for r in rows]
-            if max(pixels) > work.most_pixels:
+            if max(pixels) > work.effort.most_pixels:
                 return None
-            cost += strip.bands * (sum(pixels) / len(pixels) * work.steps + _CYCLES_PER_ROW * work.rows + _FENCES)
+            once = sum(pixels) / len(pixels) * work.effort.steps + _CYCLES_PER_ROW * work.effort.rows + _FENCES
+            cost += strip.bands * once
         return cost, strip
 
 

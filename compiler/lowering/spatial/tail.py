@@ -27,10 +27,10 @@ from compiler.lowering.dense import (
 )
 from compiler.lowering.parameters import Bytes, round_up
 from compiler.lowering.softmax import SUM_ROW, Scratch, SoftmaxLayer, softmax_of
+from compiler.lowering.spatial.books import Books
+from compiler.lowering.spatial.families.pooling import Pool, Region, emit_pool, wide_rows_of
+from compiler.lowering.spatial.families.unary import CONSTANT_WORDS, Unary, emit_vector_unary
 from compiler.lowering.spatial.geometry import Activation, Image, Slab, Span
-from compiler.lowering.spatial.pooling import Pool, Region, emit_pool, wide_rows_of
-from compiler.lowering.spatial.state import Books
-from compiler.lowering.spatial.unary import CONSTANT_WORDS, Unary, emit_vector_unary
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Pools: pixels move into wide memory, four of a row side by side, and are maximised or summed.
+"""MAX_POOL_2D and AVERAGE_POOL_2D: pixels move into wide memory, four of a row side by side, and are
+maximised or summed.
 
 A wide row holds the four bytes of neighbouring pixels for 64 channels, so that a byte address runs
 through an image row. Sums multiply with a constant one.
@@ -6,23 +7,35 @@ through an image row. Sums multiply with a constant one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from compiler.beagle.isa.counters import TileCounter
-from compiler.facts import LANES, TILES
+from compiler.facts import LANES, TILES, WIDE_ROWS
+from compiler.graph import Graph, Operator
+from compiler.lowering.arithmetic import bits, clamp, mean_multiplier, unary_multiplier, zero_point
 from compiler.lowering.builder import ProgramBuilder, Values, signal, walk
+from compiler.lowering.lowered import refusal
+from compiler.lowering.spatial.bands import Windows
+from compiler.lowering.spatial.books import Books
 from compiler.lowering.spatial.buffers import stack_wide
+from compiler.lowering.spatial.context import Context, reaches_out, same_padding
+from compiler.lowering.spatial.emission import Emission
+from compiler.lowering.spatial.families.family import FUSED, Family
 from compiler.lowering.spatial.geometry import Activation, Slab, Window, by_content, many, merge_dims
-from compiler.lowering.spatial.state import Books
+from compiler.lowering.spatial.layer import Activations, Effort, Layer, most_pixels
+from compiler.mapping import Status, Verdict
 
 PIXELS_PER_ROW = 4
 WORDS_PER_ROW = 16
 """Words of a pixel (64 channels) in one wide row."""
 _TRANSPOSE_BYTES = 1
+_VALID = 1
 
 
 @dataclass(frozen=True)
-class Pool:
+class Pool(Layer):
     """A pool ready for code generation.
 
     Attributes
@@ -37,12 +50,66 @@ class Pool:
     maximum: bool
     source: int
     target: int
-    windows: tuple[Window, Window]
+    windows: Windows
     in_zero_point: int
     out_zero_point: int
     multiplier: int
     clamp_low: int
     clamp_high: int
+
+    early_constants: ClassVar[bool] = True
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The image."""
+        return (self.source,)
+
+    def windows_of(self, source: int) -> Windows:
+        """Return the window of the pool."""
+        del source
+        return self.windows
+
+    def fill(self, source: int) -> int | None:
+        """Padding must not win a maximum."""
+        del source
+        return 0 if self.maximum else None
+
+    def objection(self, activations: Activations) -> tuple[str, str] | None:
+        """Averages over fewer pixels at the border are not generated."""
+        if self.maximum or not reaches_out(self.windows, activations[self.source].image, activations[self.target].image):
+            return None
+        return ("averages over fewer pixels at the border; only pools without padding are generated.",
+                "Use padding VALID.")
+
+    def effort(self, target: Activation) -> Effort:
+        """Return the steps of a pixel; the pixels read lie in wide memory."""
+        rows, columns = self.windows
+        groups = groups_of(target.image.padded)
+        return Effort(rows.size * columns.size * groups, 0,
+                      PIXELS_PER_ROW * WIDE_ROWS // (groups * rows.stride * columns.stride))
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the first row of the pixels."""
+        del top
+        return min(first_wide_row(scene[self.source]) for scene in scenes)
+
+    def first_row_early(self, activations: Activations) -> int:
+        """Pixels are collected while the layer before still computes."""
+        return first_wide_row(activations[self.source])
+
+    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
+        """Return the bytes of the constant ones of a sum."""
+        return 0 if self.maximum else 4 * most_pixels(self, scenes)
+
+    def emit(self, emission: Emission, activations: Activations) -> None:
+        """Exchange borders, collect pixels and reduce them."""
+        source, target = activations[self.source], activations[self.target]
+        emission.exchange(self.source, source)
+        emission.announce(self.target, groups_of(target.image.padded), at_end=False)
+        emit_pool(emission.b, emission.books, self, regions(self, source, target), first_wide_row(source),
+                  emission.constants.get(self.name, 0))
+        if not self.maximum:
+            emission.reset()
 
 
 @dataclass(frozen=True)
@@ -175,3 +242,58 @@ def _ones_walk(columns: int, rows: int, r: Region, groups: int, ones: int) -> Va
     count = r.out_columns * r.out_rows
     results = merge_dims(many([(r.out_columns, 4), (r.out_rows, 4 * r.out_columns)])) or [(1, 4), (1, 4)]
     return walk("in", ones, [(columns, 0), (rows, 0), *results, (groups, 0 if groups > 1 else 4 * count)], total_dims=8)
+
+
+def _read(context: Context, op: Operator) -> Pool:
+    x, y, o = context.graph.tensors[op.inputs[0]], context.graph.output(op), op.options
+    low, high = clamp(y, o.fusedActivationFunction)
+    sizes, strides = (o.filterHeight, o.filterWidth), (o.strideH, o.strideW)
+    windows = [Window(sizes[axis], strides[axis]) for axis in (0, 1)]
+    if o.padding != _VALID:
+        windows = [same_padding(x.shape[1 + axis], w) for axis, w in enumerate(windows)]
+    maximum = op.name == "MAX_POOL_2D"
+    multiplier = bits(unary_multiplier(x, y) if maximum else mean_multiplier(x, y, sizes[0] * sizes[1]))
+    return Pool(op.title, maximum, context.resolve(x.index), y.index, (windows[0], windows[1]), zero_point(x),
+                zero_point(y), multiplier, low, high)
+
+
+def read_whole_pool(context: Context, op: Operator) -> Pool:
+    """Read a mean or maximum over a whole image."""
+    x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
+    image = context.image(x.index)
+    count = image.height * image.width
+    maximum = op.name == "MAX_POOL_2D"
+    low, high = clamp(y, getattr(op.options, "fusedActivationFunction", 0))
+    multiplier = bits(unary_multiplier(x, y) if maximum else mean_multiplier(x, y, count))
+    return Pool(op.title, maximum, context.resolve(x.index), y.index, (Window(1), Window(count)), zero_point(x),
+                zero_point(y), multiplier, low, high)
+
+
+def _objection(graph: Graph, op: Operator) -> Verdict | None:
+    x, y = graph.tensors[op.inputs[0]], graph.output(op)
+    if x.type is not y.type or x.quantization is None or y.quantization is None:
+        return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")
+    if len(x.shape) != 4 or x.shape[0] != 1:
+        return refusal(op, f"its input {x.name} has shape {list(x.shape)}, four dimensions and batch size 1 are needed.")
+    if op.options.fusedActivationFunction not in FUSED:
+        return refusal(op, f"the fused activation {op.activation} is not supported.")
+    if y.shape[1] == y.shape[2] == 1 and (op.options.filterHeight, op.options.filterWidth) != x.shape[1:3]:
+        return refusal(op, f"its result {y.name} has a single pixel, of a part of the image or with padding.")
+    return None
+
+
+def mean_objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Say why a mean by itself cannot be emitted; None when it can."""
+    x, y, axes = graph.tensors[op.inputs[0]], graph.output(op), graph.tensors[op.inputs[1]]
+    if not axes.is_constant:
+        return Verdict(Status.NOT_CONSTANT, f"{op.title}: its axes must be constants.", "Freeze the model first.")
+    if x.type is not y.type or x.quantization is None or y.quantization is None:
+        return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")
+    if len(x.shape) != 4 or x.shape[0] != 1 or {a % 4 for a in axes.array().reshape(-1).tolist()} != {1, 2}:
+        return refusal(op, f"reduces {x.name} of shape {list(x.shape)} along {axes.array().reshape(-1).tolist()}; only "
+                           "means over rows and columns are generated.")
+    return None
+
+
+POOL = Family(_objection, _read)
+MEAN = Family(mean_objection, read_whole_pool)

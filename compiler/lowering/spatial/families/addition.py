@@ -1,14 +1,24 @@
-"""Sums of two activations with 16-bit weights, in place."""
+"""ADD: sums of two activations with 16-bit weights, in place."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from compiler.beagle.isa.counters import TileCounter
+from compiler.beagle.reference.elementwise import weights_of_sum
 from compiler.facts import TILES, WIDE_ROWS
+from compiler.graph import Graph, Operator
+from compiler.lowering.arithmetic import bits, clamp, quantization, sum_multiplier, zero_point
 from compiler.lowering.builder import ALL_TILES, LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
+from compiler.lowering.lowered import refusal
+from compiler.lowering.spatial.context import Context
+from compiler.lowering.spatial.emission import Emission
+from compiler.lowering.spatial.families.family import FUSED, Family
 from compiler.lowering.spatial.geometry import Activation, by_content
-from compiler.lowering.spatial.state import Books
+from compiler.lowering.spatial.layer import Activations, Layer
+from compiler.mapping import Verdict
 
 CONSTANT_WORDS = 16
 WEIGHT_ROWS = 4
@@ -16,13 +26,13 @@ FIRST_WIDE_ROW = WIDE_ROWS - WEIGHT_ROWS
 
 
 @dataclass(frozen=True)
-class Addition:
+class Addition(Layer):
     """A sum ready for code generation.
 
     Attributes
     ----------
-    sources:
-        The operands; the first is the one whose memory the result may take over.
+    operands:
+        Numbers of the activations; the first is the one whose memory the result may take over.
     weights:
         16-bit weights of the operands; negative ones subtract.
     constant:
@@ -32,7 +42,7 @@ class Addition:
     """
 
     name: str
-    sources: tuple[int, int]
+    operands: tuple[int, int]
     target: int
     weights: tuple[int, int]
     constant: int
@@ -41,18 +51,36 @@ class Addition:
     clamp_low: int
     clamp_high: int
 
+    aligned: ClassVar[bool] = True
+    takes_over: ClassVar[bool] = True
 
-def emit_addition(b: ProgramBuilder, books: Books, layer: Addition, sources: tuple[Activation, Activation],
-                  target: Activation, constants: int) -> None:
-    """Emit a sum; ``constants`` is the byte address of 16 words."""
-    b.tile_fence(reset=LAYER_COUNTERS)
-    _build_weights(b, layer, constants // 4)
-    values = {t: _add(layer, sources, target, t) for t in range(TILES) if target.pixels(t)}
-    shapes = {t: tuple(len(s) > 1 for s in target.own(t)) for t in values}
-    for tiles, fields in by_content(values, also=shapes):
-        b.tile("tensor_op", tiles, dict(fields))
-    b.tile_fence(reset=LAYER_COUNTERS)
-    books.counts.reset()
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """Both operands."""
+        return self.operands
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the first row of the weights."""
+        del scenes, top
+        return FIRST_WIDE_ROW
+
+    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
+        """Return the bytes in which the weights are built."""
+        del scenes
+        return 4 * CONSTANT_WORDS
+
+    def emit(self, emission: Emission, activations: Activations) -> None:
+        """Write the weights and the operation."""
+        b = emission.b
+        sources = (activations[self.operands[0]], activations[self.operands[1]])
+        target = activations[self.target]
+        b.tile_fence(reset=LAYER_COUNTERS)
+        _build_weights(b, self, emission.constants[self.name] // 4)
+        values = {t: _add(self, sources, target, t) for t in range(TILES) if target.pixels(t)}
+        shapes = {t: tuple(len(s) > 1 for s in target.own(t)) for t in values}
+        for tiles, fields in by_content(values, also=shapes):
+            b.tile("tensor_op", tiles, dict(fields))
+        emission.reset()
 
 
 def _build_weights(b: ProgramBuilder, layer: Addition, word: int) -> None:
@@ -88,3 +116,29 @@ def _add(layer: Addition, sources: tuple[Activation, Activation], target: Activa
     fields |= walk("weights", 4 * FIRST_WIDE_ROW, [(4, 4), (count * words, 0)], total_dims=8)
     fields |= walk("partial", 0, [(4, 0), (count * words, 0)], total_dims=8, level=1, slot=4)
     return fields | watch(0, TileCounter.NARROW_TO_WIDE, 1, level=5) | signal("avdata", 4)
+
+
+def _read(context: Context, op: Operator) -> Addition:
+    a, b = (context.graph.tensors[t] for t in op.inputs)
+    y = context.graph.output(op)
+    weights = weights_of_sum(quantization(a).scale, quantization(b).scale)
+    low, high = clamp(y, op.options.fusedActivationFunction)
+    constant = -(weights[0] * zero_point(a) + weights[1] * zero_point(b))
+    return Addition(op.title, (context.resolve(b.index), context.resolve(a.index)), y.index, (weights[1], weights[0]),
+                    constant, zero_point(y), bits(sum_multiplier(a, b, y, weights)), low, high)
+
+
+def _objection(graph: Graph, op: Operator) -> Verdict | None:
+    a, b, y = (graph.tensors[t] for t in (*op.inputs, *op.outputs))
+    if a.is_constant or b.is_constant:
+        return refusal(op, "sums with a constant are not generated yet.", "It runs on the CPU.")
+    if any(t.quantization is None for t in (a, b, y)) or a.type is not y.type or b.type is not y.type:
+        return refusal(op, f"mixes {a.type.name}, {b.type.name} and {y.type.name}, or carries no quantization.")
+    if a.shape != y.shape or b.shape != y.shape or len(y.shape) != 4:
+        return refusal(op, f"adds {list(a.shape)} and {list(b.shape)}; only images of one shape are generated.")
+    if op.options.fusedActivationFunction not in FUSED:
+        return refusal(op, f"the fused activation {op.activation} is not supported.")
+    return None
+
+
+ADDITION = Family(_objection, _read)

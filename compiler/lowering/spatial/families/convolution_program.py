@@ -9,78 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from compiler.beagle.isa.counters import ScalarCounter, TileCounter
 from compiler.facts import LANES, PARAMETER_FIFO_LINES, TILES, WIDE_ROW_BYTES, WIDE_ROWS
 from compiler.lowering.builder import ProgramBuilder, Values, linear, signal, walk, watch
 from compiler.lowering.dense import fetch_parameters
 from compiler.lowering.parameters import DenseParameters
-from compiler.lowering.spatial.buffers import stack_wide
-from compiler.lowering.spatial.geometry import Activation, Dim, Span, Window, by_content, many, merge_dims
-from compiler.lowering.spatial.state import Books
+from compiler.lowering.spatial.books import Books
+from compiler.lowering.spatial.geometry import Activation, Dim, Span, by_content, many, merge_dims
 from compiler.lowering.spatial.weights import Kernel
 from compiler.memory.plan import Piece
 
-HEADER_GAP_ROWS = 32
-"""Rows that official programs leave free above the header slots."""
+if TYPE_CHECKING:
+    from compiler.lowering.spatial.families.convolution import Convolution, WideBlocks
+
 RING_WORDS = 64
 """Words of a packet of the scalar core's FIFO, which has two."""
 _FLOAT_ONE = 0x3F800000
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """A convolution ready for code generation.
-
-    Attributes
-    ----------
-    source, target:
-        Numbers of activations.
-    windows:
-        Rows and columns.
-    clamp_low, clamp_high:
-        Bit patterns of float32 bounds.
-    """
-
-    name: str
-    kernel: Kernel
-    source: int
-    target: int
-    windows: tuple[Window, Window]
-    in_zero_point: int
-    out_zero_point: int
-    clamp_low: int
-    clamp_high: int
-
-    def blocks(self, pixels: int, top: int = WIDE_ROWS) -> WideBlocks:
-        """Places in wide memory.
-
-        Parameters
-        ----------
-        pixels:
-            Output pixels of the largest tile.
-        top:
-            Rows from here on are taken.
-        """
-        k = self.kernel
-        partial = pixels if k.chunks > 1 else 0
-        headers = k.slots * k.parameters.header_rows
-        sizes = [partial, headers + HEADER_GAP_ROWS if headers else 0, k.slots * k.rows]
-        return WideBlocks(*stack_wide(sizes, top))
-
-
-@dataclass(frozen=True)
-class WideBlocks:
-    """First wide rows of the blocks of a convolution."""
-
-    partial: int
-    header: int
-    weights: int
-
-    @property
-    def lowest(self) -> int:
-        """Lowest row in use."""
-        return min(self.partial, self.header, self.weights)
 
 
 @dataclass(frozen=True)
@@ -363,6 +309,3 @@ def _send_packed(b: ProgramBuilder, books: Books, kernel: Kernel, pieces: Sequen
         b.ring_b_rows += piece.rows
     books.packed_rows += rows
     books.packed_words += words
-
-
-__all__ = ["Convolution", "WideBlocks", "emit_convolution"]

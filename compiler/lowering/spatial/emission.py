@@ -1,0 +1,71 @@
+"""State of a program of image operators while it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from compiler.beagle.isa.counters import TileCounter
+from compiler.facts import TILES
+from compiler.lowering.builder import LAYER_COUNTERS, ProgramBuilder
+from compiler.lowering.spatial.books import Books
+from compiler.lowering.spatial.geometry import Activation
+from compiler.lowering.spatial.halo import Readiness, emit_halo
+from compiler.memory.plan import Piece
+
+
+class Emission:
+    """A program being written: builder, books of the counters, and what layers ask of it.
+
+    Parameters
+    ----------
+    pieces:
+        Where the parameters of each layer lie, by name; empty for streamed ones.
+    constants:
+        Narrow byte address of what each layer builds for itself, by name.
+    tops:
+        Wide row from which on a layer finds them taken, by name.
+    """
+
+    def __init__(self, pieces: Mapping[str, Sequence[Piece]], constants: Mapping[str, int],
+                 tops: Mapping[str, int]) -> None:
+        self.b, self.books = ProgramBuilder(), Books()
+        self.pieces, self.constants, self.tops = pieces, constants, tops
+        self._ready: dict[int, Readiness] = {}
+        self._exchanged: set[int] = set()
+
+    def exchange(self, number: int, activation: Activation) -> None:
+        """Bring every tile the borders of an image, unless they are there."""
+        if number not in self._exchanged:
+            emit_halo(self.b, self.books, activation, self._ready.get(number))
+            self._exchanged.add(number)
+
+    def made_anew(self, numbers: set[int]) -> None:
+        """Note that images will be computed again: their borders are stale."""
+        self._exchanged -= numbers
+
+    def reset(self) -> None:
+        """Fence with reset of the layers' counters."""
+        self.b.tile_fence(reset=LAYER_COUNTERS)
+        self.settled()
+
+    def settled(self) -> None:
+        """Note that a fence has waited for everything and has reset the counters."""
+        self.books.counts.reset()
+        self._ready.clear()
+
+    def announce(self, number: int, groups: int, *, at_end: bool) -> None:
+        """Note when the blocks of 64 channels of the next result will be there.
+
+        Parameters
+        ----------
+        at_end:
+            All of them when the last is done.
+        """
+        done = groups if at_end else 1
+        first = tuple(self.books.counts.get(TileCounter.AVDATA, t) + done for t in range(TILES))
+        self._ready[number] = Readiness(first, 0 if at_end else 1)
+
+    def drain_rows(self, *, again: bool) -> None:
+        """Before an output the counter of lines in wide memory must be zero."""
+        if again or any(self.books.counts.get(TileCounter.NARROW_TO_WIDE, t) for t in range(TILES)):
+            self.reset()

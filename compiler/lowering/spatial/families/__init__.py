@@ -1,0 +1,31 @@
+"""Families of operators on images: the table of what can be generated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from compiler.lowering.spatial.families.addition import ADDITION
+from compiler.lowering.spatial.families.concatenation import CONCATENATION
+from compiler.lowering.spatial.families.convolution import CONVOLUTION
+from compiler.lowering.spatial.families.family import Family
+from compiler.lowering.spatial.families.pooling import MEAN, POOL
+from compiler.lowering.spatial.families.unary import PADDING, UNARY
+
+FAMILIES: Mapping[str, Family] = {
+    "ADD": ADDITION,
+    "AVERAGE_POOL_2D": POOL,
+    "CONCATENATION": CONCATENATION,
+    "CONV_2D": CONVOLUTION,
+    "DEPTHWISE_CONV_2D": CONVOLUTION,
+    "LOGISTIC": UNARY,
+    "MAX_POOL_2D": POOL,
+    "MEAN": MEAN,
+    "PAD": PADDING,
+    "QUANTIZE": UNARY,
+    "RELU": UNARY,
+    "RELU6": UNARY,
+    "RELU_N1_TO_1": UNARY,
+}
+"""Operator -> its family."""
+
+__all__ = ["FAMILIES", "Family"]

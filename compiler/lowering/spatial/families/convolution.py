@@ -1,0 +1,196 @@
+"""CONV_2D and DEPTHWISE_CONV_2D: when they can be generated, how they are read, what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compiler.facts import WIDE_ROWS
+from compiler.graph import Graph, Operator, Tensor
+from compiler.lowering.arithmetic import (
+    ACTIVATION_NAMES,
+    bias_values,
+    clamp,
+    multipliers,
+    unsigned_weights,
+    zero_point,
+)
+from compiler.lowering.lowered import refusal
+from compiler.lowering.parameters import DenseParameters
+from compiler.lowering.spatial.bands import Windows
+from compiler.lowering.spatial.buffers import stack_wide
+from compiler.lowering.spatial.context import Context, Padding, most_pixels, same_padding
+from compiler.lowering.spatial.emission import Emission
+from compiler.lowering.spatial.families.convolution_program import emit_convolution
+from compiler.lowering.spatial.families.family import FUSED, Family
+from compiler.lowering.spatial.geometry import Activation, Window
+from compiler.lowering.spatial.layer import NO_LIMIT, Activations, Effort, Layer
+from compiler.lowering.spatial.layer import most_pixels as computed_at_once
+from compiler.lowering.spatial.weights import Kernel, convolution_kernel, depthwise_kernel
+from compiler.mapping import Status, Verdict
+
+HEADER_GAP_ROWS = 32
+"""Rows that official programs leave free above the header slots."""
+_CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3}
+_VALID = 1
+
+
+@dataclass(frozen=True)
+class WideBlocks:
+    """First wide rows of the blocks of a convolution."""
+
+    partial: int
+    header: int
+    weights: int
+
+    @property
+    def lowest(self) -> int:
+        """Lowest row in use."""
+        return min(self.partial, self.header, self.weights)
+
+
+@dataclass(frozen=True)
+class Convolution(Layer):
+    """A convolution ready for code generation.
+
+    Attributes
+    ----------
+    source, target:
+        Numbers of activations.
+    windows:
+        Rows and columns.
+    clamp_low, clamp_high:
+        Bit patterns of float32 bounds.
+    """
+
+    name: str
+    kernel: Kernel
+    source: int
+    target: int
+    windows: Windows
+    in_zero_point: int
+    out_zero_point: int
+    clamp_low: int
+    clamp_high: int
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The image."""
+        return (self.source,)
+
+    def windows_of(self, source: int) -> Windows:
+        """Return the window of the kernel."""
+        del source
+        return self.windows
+
+    def blocks(self, pixels: int, top: int = WIDE_ROWS) -> WideBlocks:
+        """Places in wide memory.
+
+        Parameters
+        ----------
+        pixels:
+            Output pixels of the largest tile.
+        top:
+            Rows from here on are taken.
+        """
+        k = self.kernel
+        partial = pixels if k.chunks > 1 else 0
+        headers = k.slots * k.parameters.header_rows
+        sizes = [partial, headers + HEADER_GAP_ROWS if headers else 0, k.slots * k.rows]
+        return WideBlocks(*stack_wide(sizes, top))
+
+    def effort(self, target: Activation) -> Effort:
+        """Return the steps of a pixel and the rows of weights."""
+        del target
+        k = self.kernel
+        steps = k.rows * k.chunks * k.groups
+        return Effort(steps, steps, self.blocks(0).lowest if k.chunks > 1 else NO_LIMIT)
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the lowest of its blocks."""
+        return self.blocks(computed_at_once(self, scenes), top).lowest
+
+    def emit(self, emission: Emission, activations: Activations) -> None:
+        """Write borders, weights and the operation."""
+        emission.exchange(self.source, activations[self.source])
+        emission.b.barrier()
+        emission.announce(self.target, self.kernel.groups, at_end=self.kernel.depthwise)
+        emit_convolution(emission.b, emission.books, self, activations[self.source], activations[self.target],
+                         emission.pieces[self.name], emission.tops[self.name])
+
+
+def kernel_of(graph: Graph, op: Operator) -> Kernel:
+    """Put the parameters of a convolution into the order of the chip."""
+    x, w, bias = (graph.input(op, i) for i in range(3))
+    y = graph.output(op)
+    assert x is not None and w is not None and w.quantization is not None  # checked by the objection
+    outputs = y.shape[-1]
+    base = DenseParameters(np.zeros((outputs, 0), np.uint8), zero_point(w), w.quantization.per_channel,
+                           multipliers(x, w, y), bias_values(bias, outputs))
+    filters = unsigned_weights(w)
+    if op.name == "CONV_2D":
+        return convolution_kernel(filters, base, pixels=most_pixels(y))
+    if x.shape[-1] == 1:
+        return convolution_kernel(filters.transpose(3, 1, 2, 0), base, pixels=most_pixels(y))
+    return depthwise_kernel(filters[0], base)
+
+
+def _windows(context: Context, op: Operator, x: Tensor, w: Tensor) -> tuple[Window, Window]:
+    o = op.options
+    pad = context.padding.get(x.index, Padding())
+    strides, dilations = (o.strideH, o.strideW), (o.dilationHFactor, o.dilationWFactor)
+    windows = []
+    for axis, extra in ((0, pad.rows), (1, pad.columns)):
+        window = Window(w.shape[1 + axis], strides[axis], 0, dilations[axis])
+        if o.padding != _VALID:
+            window = same_padding(x.shape[1 + axis], window)
+        windows.append(window.later(extra[0]))
+    return windows[0], windows[1]
+
+
+def _read(context: Context, op: Operator) -> Convolution:
+    graph = context.graph
+    x, w, y = graph.tensors[op.inputs[0]], graph.tensors[op.inputs[1]], graph.output(op)
+    low, high = clamp(y, op.options.fusedActivationFunction)
+    return Convolution(op.title, kernel_of(graph, op), context.resolve(x.index), y.index, _windows(context, op, x, w),
+                       zero_point(x), zero_point(y), low, high)
+
+
+def convolution_objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Say why a convolution by itself cannot be emitted; None when it can."""
+    x, w, bias = (graph.input(op, i) for i in range(3))
+    y = graph.output(op)
+    if x is None or w is None or not w.is_constant or (bias is not None and not bias.is_constant):
+        return Verdict(Status.NOT_CONSTANT, f"{op.title}: weights and bias must be constants.",
+                       "Freeze the model before converting it.")
+    if w.type is not x.type or x.type is not y.type:
+        return refusal(op, f"mixes {x.type.name}, {w.type.name} and {y.type.name}.", "Quantize all of it to one type.")
+    if w.quantization is None or x.quantization is None or y.quantization is None:
+        return refusal(op, f"weights {w.name}, input or output carry no quantization.")
+    if len(x.shape) != 4 or len(y.shape) != 4 or len(w.shape) != 4 or x.shape[0] != 1:
+        return refusal(op, f"its input {x.name} has shape {list(x.shape)}, four dimensions and batch size 1 are needed.")
+    if w.quantization.per_channel and w.quantization.axis != _CHANNEL_AXIS[op.name]:
+        return refusal(op, f"weights {w.name} have scales along dimension {w.quantization.axis}.")
+    if op.options.fusedActivationFunction not in FUSED:
+        activation = op.options.fusedActivationFunction
+        return refusal(op, f"the fused activation {ACTIVATION_NAMES.get(activation, activation)} is not supported.")
+    return _shape_objection(op, x, w, y)
+
+
+def _shape_objection(op: Operator, x: Tensor, w: Tensor, y: Tensor) -> Verdict | None:
+    if op.name == "CONV_2D" and w.shape[3] != x.shape[3]:
+        return refusal(op, f"reads {w.shape[3]} of the {x.shape[3]} channels of {x.name} per output; grouped "
+                           "convolutions are not generated.", "Split it into one convolution per group.")
+    if op.name == "DEPTHWISE_CONV_2D" and x.shape[3] != 1 and y.shape[3] != x.shape[3]:
+        return refusal(op, f"makes {y.shape[3]} of {x.shape[3]} channels of {x.name}; several outputs per channel are only "
+                           "generated for one input channel.", "Use depth multiplier 1.")
+    if y.shape[1] == y.shape[2] == 1 and not (op.name == "CONV_2D" and w.shape[1] == w.shape[2] == 1 and x.shape == (
+            1, 1, 1, w.shape[3])):
+        return refusal(op, f"its result {y.name} has a single pixel, made of several; only images are generated by "
+                           "convolutions so far.", "Use FULLY_CONNECTED.")
+    return None
+
+
+CONVOLUTION = Family(convolution_objection, _read)

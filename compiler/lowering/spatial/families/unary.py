@@ -1,0 +1,227 @@
+"""Functions of single values: RELU and its kin, LOGISTIC, QUANTIZE, PAD.
+
+Every word is multiplied with the identity; the output stage does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from compiler.beagle.isa.counters import TileCounter
+from compiler.beagle.isa.tables import LOGISTIC, LOGISTIC_LIMIT, PiecewiseQuartic
+from compiler.facts import TILES, WIDE_ROWS
+from compiler.graph import Graph, Operator
+from compiler.lowering.arithmetic import bits, clamp, quantization, unary_multiplier, zero_point
+from compiler.lowering.builder import ALL_TILES, LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
+from compiler.lowering.dense import Slice
+from compiler.lowering.lowered import refusal
+from compiler.lowering.refusal import LoweringRefusal
+from compiler.lowering.spatial.bands import Windows
+from compiler.lowering.spatial.context import Context, Padding
+from compiler.lowering.spatial.emission import Emission
+from compiler.lowering.spatial.families.family import Family
+from compiler.lowering.spatial.geometry import IDENTITY, Window, by_content
+from compiler.lowering.spatial.layer import Activations, Layer
+from compiler.mapping import Status, Verdict
+
+CONSTANT_WORDS = 4
+IDENTITY_ROW = WIDE_ROWS - 1
+_IDENTITY = (0x1, 0x100, 0x10000, 0x1000000)
+_WITH_TABLE = 1
+_LIMITED_BY = {"QUANTIZE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3, "LOGISTIC": 0, "PAD": 0}
+"""Functions of single values, with the activation that limits them."""
+
+
+@dataclass(frozen=True)
+class Unary(Layer):
+    """A function ready for code generation.
+
+    Attributes
+    ----------
+    multiplier, clamp_low, clamp_high:
+        Bit patterns of float32 numbers.
+    table:
+        Applied behind multiplier and clamp; None for none.
+    windows:
+        Which row and column each result comes from.
+    """
+
+    name: str
+    source: int
+    target: int
+    in_zero_point: int
+    out_zero_point: int
+    multiplier: int
+    clamp_low: int
+    clamp_high: int
+    table: PiecewiseQuartic | None = None
+
+    takes_over: ClassVar[bool] = True
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The operand."""
+        return (self.source,)
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the row of the identity matrix."""
+        del scenes, top
+        return IDENTITY_ROW
+
+    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
+        """Return the bytes in which the identity matrix is built."""
+        del scenes
+        return 4 * CONSTANT_WORDS
+
+    def emit(self, emission: Emission, activations: Activations) -> None:
+        """Apply the function to an image."""
+        source, target = activations[self.source], activations[self.target]
+        windows = self.windows_of(self.source)
+        values = {}
+        for tile in range(TILES):
+            rows, columns = target.own(tile)
+            if len(rows) and len(columns):
+                a, c = source.slab(tile), target.slab(tile)
+                counts = (a.pixel // 4, len(columns), len(rows))
+                first = windows[0].needed(rows).start, windows[1].needed(columns).start
+                values[tile] = apply_to_words(self, source.address + a.offset(*first), (4, a.pixel, a.pitch),
+                                              target.own_address(tile), (4, c.pixel, c.pitch), counts)
+        _emit(emission.b, self, values, emission.constants[self.name])
+        emission.settled()
+
+
+@dataclass(frozen=True)
+class Shift(Unary):
+    """A copy whose results lie on other tiles than operands: PAD by itself.
+
+    Attributes
+    ----------
+    windows:
+        Which row and column each result comes from.
+    """
+
+    windows: Windows = (IDENTITY, IDENTITY)
+
+    banded: ClassVar[bool] = False
+    moves: ClassVar[bool] = True
+    takes_over: ClassVar[bool] = False
+
+    def windows_of(self, source: int) -> Windows:
+        """Return how far rows and columns move."""
+        del source
+        return self.windows
+
+    def emit(self, emission: Emission, activations: Activations) -> None:
+        """Exchange borders and copy."""
+        emission.exchange(self.source, activations[self.source])
+        emission.b.barrier()
+        super().emit(emission, activations)
+
+
+def emit_vector_unary(b: ProgramBuilder, layer: Unary, slices: Sequence[Slice], constants: int) -> None:
+    """Apply a function to a vector, in place."""
+    values = {s.tile: apply_to_words(layer, 4 * s.word, (4, 0, 0), 4 * s.word, (4, 0, 0), (s.words, 1, 1)) for s in slices}
+    _emit(b, layer, values, constants)
+
+
+def build_identity(b: ProgramBuilder, constants: int) -> None:
+    """Put the identity matrix into its wide row, by way of four words."""
+    for i, word in enumerate(_IDENTITY):
+        b.tile("mesh_from_south", ALL_TILES, walk("dst", constants // 4 + i, [(1, 1)], total_dims=4, mask=0),
+               signal("received", 1) if i == 3 else {}, fill=1, fill_value=word)
+    b.tile("narrow_to_wide", ALL_TILES, walk("src", constants // 4, [(4, 1)], total_dims=6),
+           walk("dst", IDENTITY_ROW, [(1, 1)], total_dims=4, mask=0), watch(0, TileCounter.MESH_SOUTH_IN, 1, step=0),
+           signal("done", 1), flush_level=1)
+    b.tile_fence()
+
+
+def _emit(b: ProgramBuilder, layer: Unary, values: Mapping[int, Values], constants: int) -> None:
+    b.tile_fence(reset=LAYER_COUNTERS)
+    build_identity(b, constants)
+    if layer.table is not None:
+        b.tile("table", ALL_TILES, layer.table.fields(), constant1566=3)
+    for tiles, fields in by_content(values):
+        b.tile("tensor_op", tiles, dict(fields))
+    b.tile_fence(reset=LAYER_COUNTERS)
+
+
+def apply_to_words(layer: Unary, source: int, source_strides: tuple[int, int, int], target: int,
+                   target_strides: tuple[int, int, int], counts: tuple[int, int, int]) -> Values:
+    """Fields of an operation over words, columns and rows; strides in bytes."""
+    fields: Values = {f"loop{i + 1}": n - 1 for i, n in enumerate(counts)}
+    fields |= {"partial_from_zero": 1, "no_partial_sums": 1, "channel_group_level": 4, "lanes_m1": 3, "lanes_last_m1": 3,
+               "in_zero_point": layer.in_zero_point, "out_zero_point": layer.out_zero_point,
+               "multiplier": layer.multiplier, "clamp_low": layer.clamp_low, "clamp_high": layer.clamp_high}
+    if layer.table is not None:
+        fields["nonlinear"] = _WITH_TABLE
+    stay = [(n, 0) for n in counts]
+    return (fields | walk("in", source, list(zip(counts, source_strides, strict=True)), total_dims=8)
+            | walk("out", target, list(zip(counts, target_strides, strict=True)), total_dims=8)
+            | walk("weights", 4 * IDENTITY_ROW, stay, total_dims=8)
+            | walk("partial", 0, stay, total_dims=8, slot=4) | signal("avdata", 3))
+
+
+def read_unary(context: Context, op: Operator) -> Unary:
+    """Read a function of single values."""
+    x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
+    source = context.resolve(x.index)
+    if op.name == "LOGISTIC":
+        limit = bits(LOGISTIC_LIMIT), bits(-LOGISTIC_LIMIT)
+        return Unary(op.title, source, y.index, zero_point(x), 0, bits(quantization(x).scales[0]), limit[1], limit[0],
+                     LOGISTIC)
+    low, high = clamp(y, _LIMITED_BY[op.name])
+    return Unary(op.title, source, y.index, zero_point(x), zero_point(y), bits(unary_multiplier(x, y)), low, high)
+
+
+def _objection(graph: Graph, op: Operator) -> Verdict | None:
+    x, y = graph.tensors[op.inputs[0]], graph.output(op)
+    if x.quantization is None or y.quantization is None or not (x.type.is_8bit and y.type.is_8bit) or (
+            op.name != "QUANTIZE" and x.type is not y.type):
+        return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")
+    if op.name == "LOGISTIC" and (quantization(y).scale != 1 / 256 or zero_point(y) != 0):
+        return refusal(op, f"its result {y.name} has scale {quantization(y).scale}; the chip gives steps of 1/256.",
+                       "Convert with the fixed output range of LOGISTIC.")
+    return None
+
+
+def _pads(context: Context, op: Operator) -> list[list[int]]:
+    pads: list[list[int]] = context.graph.tensors[op.inputs[1]].array().reshape(-1, 2).tolist()
+    if len(pads) != 4 or any(pads[0]) or any(pads[3]):
+        raise LoweringRefusal(op.index, refusal(op, f"pads by {pads}; only rows and columns are padded."))
+    return pads
+
+
+def _is_absorbed(context: Context, op: Operator) -> bool:
+    """Tell whether all that reads a padded image are convolutions."""
+    y = op.outputs[0]
+    users = context.graph.consumers.get(y, ())
+    return y not in context.subgraph.outputs and all(
+        u.name in ("CONV_2D", "DEPTHWISE_CONV_2D") and u.index in context.subgraph.operators for u in users)
+
+
+def _read_padding(context: Context, op: Operator) -> Unary | None:
+    """Padding becomes part of convolutions behind it; by itself it moves pixels between tiles."""
+    pads = _pads(context, op)
+    x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
+    if _is_absorbed(context, op):
+        context.alias(y.index, x.index)
+        context.padding[y.index] = Padding((pads[1][0], pads[1][1]), (pads[2][0], pads[2][1]))
+        return None
+    if not any(map(any, pads)):
+        return read_unary(context, op)
+    low, high = clamp(y, 0)
+    return Shift(op.title, context.resolve(x.index), y.index, zero_point(x), zero_point(y), bits(unary_multiplier(x, y)),
+                 low, high, windows=(Window(before=pads[1][0]), Window(before=pads[2][0])))
+
+
+def _padding_objection(graph: Graph, op: Operator) -> Verdict | None:
+    if graph.tensors[op.inputs[1]].is_constant:
+        return None
+    return Verdict(Status.NOT_CONSTANT, f"{op.title}: the padding must be a constant.",
+                   "Freeze the model before converting it.")
+
+
+UNARY = Family(_objection, read_unary, on_vectors=True)
+PADDING = Family(_padding_objection, _read_padding, on_vectors=True)

@@ -1,0 +1,132 @@
+"""What an operator on images offers to memory planning, bands and code generation.
+
+One module of :mod:`compiler.lowering.spatial.families` per family of operators implements it; the
+rest of the package knows layers only through this interface.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from compiler.facts import WIDE_ROWS
+from compiler.lowering.spatial.bands import Reading, Windows
+from compiler.lowering.spatial.emission import Emission
+from compiler.lowering.spatial.geometry import IDENTITY, Activation
+
+Activations = Mapping[int, Activation]
+"""Images by the number of their tensor, as a layer sees them."""
+NO_LIMIT = 1 << 30
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a layer costs where it may run in bands.
+
+    Attributes
+    ----------
+    steps:
+        Cycles per pixel of its result.
+    rows:
+        Rows of weights that every run brings over the ring.
+    most_pixels:
+        Pixels of a tile at most, for wide memory.
+    """
+
+    steps: int
+    rows: int = 0
+    most_pixels: int = NO_LIMIT
+
+
+class Layer(ABC):
+    """An operator on images, ready for code generation.
+
+    Implementations are frozen dataclasses.
+
+    Attributes
+    ----------
+    name:
+        Title of the operator.
+    target:
+        Number of the activation that it makes.
+    banded:
+        It may run in bands.
+    aligned:
+        Operands are walked together: rows of their slabs have the same length.
+    moves:
+        Results lie on other tiles than operands, whatever the windows are.
+    takes_over:
+        The result may take over the memory of the first operand.
+    early_constants:
+        What it builds in narrow memory is written while the layer before still computes.
+    """
+
+    name: str
+    target: int
+    banded: ClassVar[bool] = True
+    aligned: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
+    takes_over: ClassVar[bool] = False
+    early_constants: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def sources(self) -> tuple[int, ...]:
+        """Numbers of the activations that it reads."""
+
+    def windows_of(self, source: int) -> Windows:
+        """Return how output rows and columns read those of an operand."""
+        del source
+        return IDENTITY, IDENTITY
+
+    def fill(self, source: int) -> int | None:
+        """Return the value that stands beyond the border of an operand; None when its zero point does."""
+        del source
+        return None
+
+    @property
+    def reading(self) -> Reading:
+        """What it reads, and through which windows."""
+        return Reading(self.target, tuple((s, self.windows_of(s)) for s in self.sources), self.aligned)
+
+    def effort(self, target: Activation) -> Effort:
+        """Return what it costs."""
+        return Effort(target.image.padded // 4)
+
+    def objection(self, activations: Activations) -> tuple[str, str] | None:
+        """Say why it cannot be generated for these images, and what to do about it; None when it can."""
+        del activations
+        return None
+
+    @abstractmethod
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the lowest wide row in use; negative when there are not enough.
+
+        Parameters
+        ----------
+        scenes:
+            The images, band after band.
+        top:
+            Wide rows from here on are taken.
+        """
+
+    def first_row_early(self, activations: Activations) -> int:
+        """Return the wide row from which on it writes while the layer before still computes."""
+        del activations
+        return WIDE_ROWS
+
+    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
+        """Return the narrow memory it needs for what it builds for itself."""
+        del scenes
+        return 0
+
+    @abstractmethod
+    def emit(self, emission: Emission, activations: Activations) -> None:
+        """Write the instructions."""
+
+
+def most_pixels(layer: Layer, scenes: Sequence[Activations]) -> int:
+    """Return the pixels of the result that a tile computes at once, at most."""
+    return max(scene[layer.target].most_pixels for scene in scenes)
