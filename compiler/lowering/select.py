@@ -31,6 +31,10 @@ def network_of(graph: Graph, subgraph: Subgraph) -> Network:
 
 def objection(graph: Graph, op: Operator) -> Verdict | None:
     """Say why an operator by itself cannot be emitted; None when it can."""
+    empty = next((t for t in graph.activations(op) if not t.elements), None)
+    if empty is not None:
+        return refusal(op, f"{empty.name} of shape {list(empty.shape)} has no elements.",
+                       "Use a larger input, or padding SAME in front.")
     if op.name in FAMILIES:
         return FAMILIES[op.name].objection(graph, op)
     if op.name == "FULLY_CONNECTED":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from compiler.beagle.judge import try_executables
@@ -365,6 +365,7 @@ def test_any_order_of_engines_in_bands(monkeypatch: pytest.MonkeyPatch, strips: 
 @settings(max_examples=25, deadline=None)
 @given(st.tuples(st.integers(16, 40), st.integers(16, 33), st.sampled_from([1, 3, 8, 20])),
        st.lists(LAYERS, min_size=2, max_size=5), st.sampled_from([1500, 2500, 4000, 6000]), st.integers(0, 99))
+@example((16, 28, 1), [("pool", "MAX_POOL_2D")] * 3 + [("depthwise", 3, 1, "VALID")], 1500, 0)
 def test_random_networks_on_little_memory(shape: tuple[int, int, int], layers: list[tuple[object, ...]], limit: int,
                                           seed: int) -> None:
     """What compiles keeps the limit and computes the right values; what does not says why and stays on the CPU."""
