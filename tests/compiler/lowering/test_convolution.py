@@ -9,147 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from networks import Net, check, run
 
-from compiler.beagle.judge import try_executables
-from compiler.beagle.reference import evaluate
-from compiler.beagle.simulator import Machine
-from compiler.compile import CompiledModel, compile_model
+from compiler.compile import compile_model
 from compiler.graph import Model, TensorType, parse_model, read_model, serialize_model
-from compiler.graph.build import GraphBuilder
-from compiler.lowering.spatial import network as networks
+from compiler.lowering.spatial import network as image_network
 from compiler.lowering.spatial.bands import Strip
 from compiler.lowering.spatial.program import SpatialNetwork
-from compiler.package import Package, decode_output, encode_input
 from compiler.package.container import packages_of
-
-Layer = Callable[["Net", int], int]
-
-
-class Net:
-    """Builds small quantized networks with seeded random weights."""
-
-    def __init__(self, shape: tuple[int, int, int], kind: TensorType = TensorType.INT8, *, per_channel: bool = True,
-                 seed: int = 0) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.per_channel = per_channel and kind is TensorType.INT8
-        self.kind = kind
-        self.b = GraphBuilder(type=kind)
-        self.zero = -7 if kind is TensorType.INT8 else 121
-        self.x = self.b.add_input((1, *shape), scale=0.05, zero_point=self.zero)
-
-    def conv(self, outputs: int, kernel: tuple[int, int] | int = 3, *, stride: int = 1, padding: str = "SAME",
-             activation: str = "RELU6", bias: bool = True, dilation: int = 1) -> Net:
-        kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
-        channels = self.b.shape(self.x)[-1]
-        w = self.b.quantized_weights(self.rng.normal(size=(outputs, kh, kw, channels)), per_channel=self.per_channel)
-        bias_values = self.rng.normal(size=outputs) * (1 if bias else 0)
-        self.x = self.b.conv2d(self.x, w, self.b.bias(bias_values, self.x, w), scale=0.05 * np.sqrt(kh * kw * channels),
-                               zero_point=self.zero, stride=stride, padding=padding, activation=activation,
-                               dilation=dilation)
-        return self
-
-    def depthwise(self, kernel: int = 3, *, multiplier: int = 1, stride: int = 1, padding: str = "SAME",
-                  activation: str = "RELU") -> Net:
-        channels = self.b.shape(self.x)[-1]
-        w = self.b.quantized_weights(self.rng.normal(size=(1, kernel, kernel, channels * multiplier)), axis=3,
-                                     per_channel=self.per_channel)
-        bias = self.b.bias(self.rng.normal(size=channels * multiplier), self.x, w)
-        self.x = self.b.depthwise_conv2d(self.x, w, bias, scale=0.05 * kernel, zero_point=self.zero, stride=stride,
-                                         padding=padding, activation=activation)
-        return self
-
-    def pad(self, rows: tuple[int, int], columns: tuple[int, int]) -> Net:
-        self.x = self.b.pad(self.x, ((0, 0), rows, columns, (0, 0)))
-        return self
-
-    def residual(self, activation: str = "NONE") -> Net:
-        """Add two layers and what went in."""
-        before = self.x
-        self.depthwise().conv(self.b.shape(before)[-1], 1, activation="NONE")
-        self.x = self.b.add(before, self.x, scale=0.07, zero_point=self.zero + 2, activation=activation)
-        return self
-
-    def pool(self, kind: str, size: int, stride: int, padding: str = "VALID") -> Net:
-        self.x = self.b.pool(kind, self.x, size, stride=stride, padding=padding)
-        return self
-
-    def pool_all(self, kind: str = "AVERAGE_POOL_2D") -> Net:
-        self.x = self.b.pool(kind, self.x, self.b.shape(self.x)[1:3], stride=(2, 2), padding="VALID")
-        return self
-
-    def mean(self, keep: bool = True) -> Net:
-        self.x = self.b.mean(self.x, (1, 2), keep_dims=keep)
-        return self
-
-    def dense(self, outputs: int, activation: str = "NONE") -> Net:
-        """FULLY_CONNECTED, behind images of all their pixels."""
-        inputs = int(np.prod(self.b.shape(self.x)))
-        flat = self.x if len(self.b.shape(self.x)) == 2 else self.b.reshape(self.x, (1, inputs))
-        w = self.b.quantized_weights(self.rng.normal(size=(outputs, inputs)), per_channel=self.per_channel)
-        self.x = self.b.fully_connected(flat, w, self.b.bias(self.rng.normal(size=outputs), flat, w),
-                                        scale=0.05 * float(np.sqrt(inputs)), zero_point=self.zero, activation=activation)
-        return self
-
-    def inception(self) -> Net:
-        """Three branches, joined."""
-        before = self.x
-        first = self.conv(12, 1).x
-        self.x = before
-        second = self.conv(8, 3).conv(16, (3, 1)).x
-        self.x = before
-        third = self.depthwise().conv(7, 1).x
-        self.x = self.b.concatenation([first, second, third], scale=0.9, zero_point=self.zero + 1)
-        return self
-
-    def unary(self, name: str, scale: float | None = None) -> Net:
-        self.x = self.b.unary(name, self.x, scale=scale, zero_point=self.zero if scale else None)
-        return self
-
-    def logistic(self) -> Net:
-        self.x = self.b.logistic(self.x)
-        return self
-
-    def rescale(self, scale: float) -> Net:
-        self.x = self.b.quantize(self.x, type=self.kind, scale=scale, zero_point=self.zero + 3)
-        return self
-
-    def softmax(self) -> Net:
-        self.x = self.b.softmax(self.x)
-        return self
-
-    def model(self) -> Model:
-        return parse_model(serialize_model(self.b.build(self.x)))
-
-
-def run(package: Package, values: np.ndarray, seed: int | None = None) -> np.ndarray:
-    """Output of a package on the simulator."""
-    machine = Machine(seed)
-    if package.caching is not None:
-        assert machine.run(package.caching).findings == ()
-    source, target = package.execution.inputs[0], package.execution.outputs[0]
-    result = machine.run(package.execution, {source.name: encode_input(source, values)})
-    assert result.findings == ()
-    return decode_output(target, result.outputs[target.name])
-
-
-def check(model: Model, *, seeds: tuple[int | None, ...] = (None,), judge: bool = False) -> CompiledModel:
-    """Compile, and compare every output value with the arithmetic reference."""
-    compiled = compile_model(model)
-    assert compiled.on_cpu == 0, [v.reason for v in compiled.mapped.verdicts]
-    ((_, package),) = packages_of(parse_model(compiled.data))
-    graph = model.main
-    tensor = graph.tensors[graph.inputs[0]]
-    info = np.iinfo(tensor.type.numpy)
-    values = np.random.default_rng(3).integers(info.min, info.max + 1, tensor.shape).astype(tensor.type.numpy)
-    want = evaluate(graph, {tensor.index: values})[graph.outputs[0]].reshape(-1)
-    for seed in seeds:
-        assert np.array_equal(run(package, values, seed).reshape(-1), want)
-    if judge:
-        data = {package.execution.inputs[0].name: encode_input(package.execution.inputs[0], values)}
-        report = try_executables([e for e in (package.caching, package.execution) if e is not None], data)
-        assert not report.findings
-    return compiled
-
 
 NETWORKS: dict[str, Callable[[], Net]] = {
     "stride 2": lambda: Net((20, 24, 16)).conv(24, stride=2),
@@ -272,7 +139,8 @@ def test_example_with_convolutions() -> None:
     ((_, package),) = packages_of(parse_model(compiled.data))
     with np.load(folder / "digits_test.npz") as data:
         images, labels = data["inputs"][:20].reshape(-1, 1, 8, 8, 1), data["labels"][:20]
-    answers = [int(run(package, image).argmax()) for image in images]
+    (source,), (target,) = package.execution.inputs, package.execution.outputs
+    answers = [int(run(package, {source.name: image})[target.name].argmax()) for image in images]
     assert np.mean(answers == labels) > 0.9
 
 
@@ -296,22 +164,8 @@ def test_several_outputs() -> None:
     second = net.conv(9, stride=2).x
     net.mean(keep=False).dense(5)
     model = parse_model(serialize_model(net.b.build([first, second, net.x])))
-    compiled = compile_model(model)
-    assert compiled.on_cpu == 0, [v.reason for v in compiled.mapped.verdicts]
+    compiled = check(model)
     ((_, package),) = packages_of(parse_model(compiled.data))
-    graph = model.main
-    source = graph.tensors[graph.inputs[0]]
-    values = np.random.default_rng(3).integers(-128, 128, source.shape).astype(np.int8)
-    machine = Machine()
-    assert package.caching is not None
-    machine.run(package.caching)
-    given = {package.execution.inputs[0].name: encode_input(package.execution.inputs[0], values)}
-    result = machine.run(package.execution, given)
-    assert result.findings == ()
-    want = evaluate(graph, {source.index: values})
-    for layer in package.execution.outputs:
-        index = next(t.index for t in graph.tensors if t.name == layer.name)
-        assert np.array_equal(decode_output(layer, result.outputs[layer.name]).reshape(-1), want[index].reshape(-1))
     assert len(package.execution.outputs) == 3
 
 
@@ -348,7 +202,7 @@ def strips(monkeypatch: pytest.MonkeyPatch) -> list[Strip]:
 @pytest.mark.parametrize("name", IN_BANDS)
 def test_bands_give_the_same_values(name: str, monkeypatch: pytest.MonkeyPatch, strips: list[Strip]) -> None:
     net, limit = IN_BANDS[name]
-    monkeypatch.setattr(networks, "NARROW_BYTES", limit)
+    monkeypatch.setattr(image_network, "NARROW_BYTES", limit)
     compiled = check(net().model(), judge=name in ("two strides", "residual", "max pool"))
     assert strips
     ((_, package),) = packages_of(parse_model(compiled.data))
@@ -357,7 +211,7 @@ def test_bands_give_the_same_values(name: str, monkeypatch: pytest.MonkeyPatch, 
 
 def test_any_order_of_engines_in_bands(monkeypatch: pytest.MonkeyPatch, strips: list[Strip]) -> None:
     net, limit = IN_BANDS["expansion"]
-    monkeypatch.setattr(networks, "NARROW_BYTES", limit)
+    monkeypatch.setattr(image_network, "NARROW_BYTES", limit)
     check(net().model(), seeds=(1, 2, 3))
     assert strips
 
@@ -371,7 +225,7 @@ def test_random_networks_on_little_memory(shape: tuple[int, int, int], layers: l
     """What compiles keeps the limit and computes the right values; what does not says why and stays on the CPU."""
     model = build(shape, layers, TensorType.INT8, True, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks, "NARROW_BYTES", limit)
+        patch.setattr(image_network, "NARROW_BYTES", limit)
         compiled = compile_model(model)
         if compiled.on_cpu:
             assert all(v.reason for v in compiled.mapped.verdicts if not v.mapped)
@@ -380,7 +234,7 @@ def test_random_networks_on_little_memory(shape: tuple[int, int, int], layers: l
 
 
 def test_parameters_of_bands_are_streamed_for_each(monkeypatch: pytest.MonkeyPatch, strips: list[Strip]) -> None:
-    monkeypatch.setattr(networks, "NARROW_BYTES", 40000)
+    monkeypatch.setattr(image_network, "NARROW_BYTES", 40000)
     compiled = check(Net((16, 16, 8)).conv(2048, 1).conv(2048, 1).conv(2048, 1).conv(8, 1).model())
     assert strips
     assert compiled.off_chip

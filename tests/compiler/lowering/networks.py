@@ -1,0 +1,149 @@
+"""Small quantized networks, and the check that what compiles computes the right values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from compiler.beagle.judge import try_executables
+from compiler.beagle.reference import evaluate
+from compiler.beagle.simulator import Machine
+from compiler.compile import CompiledModel, compile_model
+from compiler.graph import Model, Tensor, TensorType, parse_model, serialize_model
+from compiler.graph.build import GraphBuilder
+from compiler.package import Package, decode_output, encode_input
+from compiler.package.container import packages_of
+
+
+class Net:
+    """Builds small quantized networks with seeded random weights."""
+
+    def __init__(self, shape: tuple[int, int, int], kind: TensorType = TensorType.INT8, *, per_channel: bool = True,
+                 seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.per_channel = per_channel and kind is TensorType.INT8
+        self.kind = kind
+        self.b = GraphBuilder(type=kind)
+        self.zero = -7 if kind is TensorType.INT8 else 121
+        self.x = self.b.add_input((1, *shape), scale=0.05, zero_point=self.zero)
+
+    def conv(self, outputs: int, kernel: tuple[int, int] | int = 3, *, stride: int = 1, padding: str = "SAME",
+             activation: str = "RELU6", bias: bool = True, dilation: int = 1) -> Net:
+        kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
+        channels = self.b.shape(self.x)[-1]
+        w = self.b.quantized_weights(self.rng.normal(size=(outputs, kh, kw, channels)), per_channel=self.per_channel)
+        bias_values = self.rng.normal(size=outputs) * (1 if bias else 0)
+        self.x = self.b.conv2d(self.x, w, self.b.bias(bias_values, self.x, w), scale=0.05 * np.sqrt(kh * kw * channels),
+                               zero_point=self.zero, stride=stride, padding=padding, activation=activation,
+                               dilation=dilation)
+        return self
+
+    def depthwise(self, kernel: int = 3, *, multiplier: int = 1, stride: int = 1, padding: str = "SAME",
+                  activation: str = "RELU") -> Net:
+        channels = self.b.shape(self.x)[-1]
+        w = self.b.quantized_weights(self.rng.normal(size=(1, kernel, kernel, channels * multiplier)), axis=3,
+                                     per_channel=self.per_channel)
+        bias = self.b.bias(self.rng.normal(size=channels * multiplier), self.x, w)
+        self.x = self.b.depthwise_conv2d(self.x, w, bias, scale=0.05 * kernel, zero_point=self.zero, stride=stride,
+                                         padding=padding, activation=activation)
+        return self
+
+    def pad(self, rows: tuple[int, int], columns: tuple[int, int]) -> Net:
+        self.x = self.b.pad(self.x, ((0, 0), rows, columns, (0, 0)))
+        return self
+
+    def residual(self, activation: str = "NONE") -> Net:
+        """Add two layers and what went in."""
+        before = self.x
+        self.depthwise().conv(self.b.shape(before)[-1], 1, activation="NONE")
+        self.x = self.b.add(before, self.x, scale=0.07, zero_point=self.zero + 2, activation=activation)
+        return self
+
+    def pool(self, kind: str, size: int, stride: int, padding: str = "VALID") -> Net:
+        self.x = self.b.pool(kind, self.x, size, stride=stride, padding=padding)
+        return self
+
+    def pool_all(self, kind: str = "AVERAGE_POOL_2D") -> Net:
+        self.x = self.b.pool(kind, self.x, self.b.shape(self.x)[1:3], stride=(2, 2), padding="VALID")
+        return self
+
+    def mean(self, keep: bool = True) -> Net:
+        self.x = self.b.mean(self.x, (1, 2), keep_dims=keep)
+        return self
+
+    def dense(self, outputs: int, activation: str = "NONE") -> Net:
+        """FULLY_CONNECTED, behind images of all their pixels."""
+        inputs = int(np.prod(self.b.shape(self.x)))
+        flat = self.x if len(self.b.shape(self.x)) == 2 else self.b.reshape(self.x, (1, inputs))
+        w = self.b.quantized_weights(self.rng.normal(size=(outputs, inputs)), per_channel=self.per_channel)
+        self.x = self.b.fully_connected(flat, w, self.b.bias(self.rng.normal(size=outputs), flat, w),
+                                        scale=0.05 * float(np.sqrt(inputs)), zero_point=self.zero, activation=activation)
+        return self
+
+    def inception(self) -> Net:
+        """Three branches, joined."""
+        before = self.x
+        first = self.conv(12, 1).x
+        self.x = before
+        second = self.conv(8, 3).conv(16, (3, 1)).x
+        self.x = before
+        third = self.depthwise().conv(7, 1).x
+        self.x = self.b.concatenation([first, second, third], scale=0.9, zero_point=self.zero + 1)
+        return self
+
+    def unary(self, name: str, scale: float | None = None) -> Net:
+        self.x = self.b.unary(name, self.x, scale=scale, zero_point=self.zero if scale else None)
+        return self
+
+    def logistic(self) -> Net:
+        self.x = self.b.logistic(self.x)
+        return self
+
+    def rescale(self, scale: float) -> Net:
+        self.x = self.b.quantize(self.x, type=self.kind, scale=scale, zero_point=self.zero + 3)
+        return self
+
+    def softmax(self) -> Net:
+        self.x = self.b.softmax(self.x)
+        return self
+
+    def model(self) -> Model:
+        return parse_model(serialize_model(self.b.build(self.x)))
+
+
+def run(package: Package, values: Mapping[str, np.ndarray], seed: int | None = None) -> dict[str, np.ndarray]:
+    """Outputs of a package on the simulator, by name."""
+    machine = Machine(seed)
+    if package.caching is not None:
+        assert machine.run(package.caching).findings == ()
+    inputs = {layer.name: encode_input(layer, values[layer.name]) for layer in package.execution.inputs}
+    result = machine.run(package.execution, inputs)
+    assert result.findings == ()
+    return {layer.name: decode_output(layer, result.outputs[layer.name]) for layer in package.execution.outputs}
+
+
+def check(model: Model, *, seeds: tuple[int | None, ...] = (None,), judge: bool = False) -> CompiledModel:
+    """Compile, and compare every value of every output with the arithmetic reference."""
+    compiled = compile_model(model)
+    assert compiled.on_cpu == 0, [v.reason for v in compiled.mapped.verdicts]
+    ((_, package),) = packages_of(parse_model(compiled.data))
+    graph = model.main
+    values = {t: random_values(graph.tensors[t]) for t in graph.inputs}
+    named = {graph.tensors[t].name: array for t, array in values.items()}
+    want = evaluate(graph, values)
+    for seed in seeds:
+        outputs = run(package, named, seed)
+        for layer, tensor in zip(package.execution.outputs, graph.outputs, strict=True):
+            assert np.array_equal(outputs[layer.name].reshape(-1), want[tensor].reshape(-1)), graph.tensors[tensor].name
+    if judge:
+        data = {layer.name: encode_input(layer, named[layer.name]) for layer in package.execution.inputs}
+        report = try_executables([e for e in (package.caching, package.execution) if e is not None], data)
+        assert not report.findings
+    return compiled
+
+
+def random_values(tensor: Tensor, seed: int = 3) -> np.ndarray:
+    """Values over the whole range of a tensor's type."""
+    info = np.iinfo(tensor.type.numpy)
+    return np.random.default_rng(seed).integers(info.min, info.max + 1, tensor.shape).astype(tensor.type.numpy)
