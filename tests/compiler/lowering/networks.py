@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -108,8 +108,23 @@ class Net:
         self.x = self.b.softmax(self.x)
         return self
 
+    def transpose_conv(self, outputs: int, kernel: int, *, stride: int) -> Net:
+        channels = self.b.shape(self.x)[-1]
+        weights = self.rng.normal(size=(outputs, kernel, kernel, channels))
+        self.x = self.b.transpose_conv(self.x, weights, self.rng.normal(size=outputs), scale=0.05 * np.sqrt(channels),
+                                       zero_point=self.zero, stride=stride)
+        return self
+
+    def at(self, x: int) -> Net:
+        """Go on from another tensor."""
+        self.x = x
+        return self
+
     def model(self) -> Model:
-        return parse_model(serialize_model(self.b.build(self.x)))
+        return self.finish([self.x])
+
+    def finish(self, outputs: Sequence[int]) -> Model:
+        return parse_model(serialize_model(self.b.build(outputs)))
 
 
 def run(package: Package, values: Mapping[str, np.ndarray], seed: int | None = None) -> dict[str, np.ndarray]:

@@ -1,0 +1,38 @@
+"""The architectures that people run: compiled as the mapping rules allow, and equal to the arithmetic reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import architectures
+import numpy as np
+import pytest
+from networks import random_values, run
+
+from compiler.beagle.reference import evaluate
+from compiler.compile import compile_model
+from compiler.graph import Model, parse_model
+from compiler.mapping import map_graph
+from compiler.package.container import packages_of
+
+_WITH_TABLES = {"SOFTMAX", "LOGISTIC"}
+
+
+@pytest.mark.parametrize("build", [architectures.efficientnet_lite])
+def test_architecture(build: Callable[[], Model]) -> None:
+    model = build()
+    graph = model.main
+    compiled = compile_model(model)
+    allowed = [v.mapped for v in map_graph(graph).verdicts]
+    assert [v.mapped for v in compiled.mapped.verdicts] == allowed, [
+        v.reason for v in compiled.mapped.verdicts if not v.mapped]
+    ((_, package),) = packages_of(parse_model(compiled.data))
+    values = {t: random_values(graph.tensors[t]) for t in graph.inputs}
+    outputs = run(package, {graph.tensors[t].name: array for t, array in values.items()})
+    names = {t.name: t.index for t in graph.tensors}
+    want = evaluate(graph, values, until=[names[name] for name in outputs])
+    differences = np.concatenate([
+        np.abs(array.astype(int).reshape(-1) - want[names[name]].astype(int).reshape(-1)) for name, array in outputs.items()])
+    largest = 2 if any(op.name in _WITH_TABLES for op in graph.operators) else 1
+    assert differences.max() <= largest
+    assert np.mean(differences == 0) >= 0.999
