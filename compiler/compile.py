@@ -14,6 +14,7 @@ from compiler.lowering.lowered import LoweredNetwork
 from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.select import Network, network_of, objection
 from compiler.mapping import MappedGraph, MappingOptions, Status, Subgraph, Verdict, check_model, map_graph
+from compiler.memory.demand import ModelDemand
 from compiler.memory.plan import CachePlan, ModelPlan, plan_cache
 from compiler.package.container import with_custom_operators
 from compiler.package.file import serialize_compiled
@@ -94,7 +95,7 @@ class CompiledModel:
 def compile_models(models: Sequence[Model], options: CompileOptions | None = None) -> tuple[CompiledModel, ...]:
     """Compile models; several share one caching token and the on-chip memory, in this order.
 
-    So do several Edge TPU subgraphs of one model.
+    So do several Edge TPU subgraphs of one model. A model may end up on the CPU as a whole.
 
     Raises
     ------
@@ -103,14 +104,20 @@ def compile_models(models: Sequence[Model], options: CompileOptions | None = Non
     CompilationError
         When the options and the models do not go together.
     """
-    options = options or CompileOptions()
+    for model in models:
+        check_model(model)
+    return compile_checked(models, options or CompileOptions())
+
+
+def compile_checked(models: Sequence[Model], options: CompileOptions) -> tuple[CompiledModel, ...]:
+    """Compile models, or segments of models, that were checked as a whole: a segment may be float throughout."""
     started = time.perf_counter()
     token = options.token or secrets.randbits(64) or 1
     jobs = [_Job(model, options, i) for i, model in enumerate(models)]
     while True:
+        parts = [(job, network) for job in jobs for network in job.networks()]
+        plan = _plan(parts)
         try:
-            parts = [(job, network) for job in jobs for network in job.networks()]
-            plan = _plan(parts)
             lowered = [(job, _lower(job, network, own), own) for (job, network), own in
                        zip(parts, plan.models, strict=True)]
             break
@@ -119,6 +126,14 @@ def compile_models(models: Sequence[Model], options: CompileOptions | None = Non
     seconds = time.perf_counter() - started
     return tuple(job.finish([(network, own) for other, network, own in lowered if other is job], token, plan.remaining,
                             seconds) for job in jobs)
+
+
+def read_networks(model: Model, options: CompileOptions | None = None) -> tuple[MappedGraph, tuple[ModelDemand, ...]]:
+    """Map a model and return what its Edge TPU subgraphs ask of parameter memory; nothing is generated."""
+    job = _Job(model, options or CompileOptions())
+    networks = job.networks()
+    assert job.mapped is not None
+    return job.mapped, tuple(network.demand(model.source) for network in networks)
 
 
 def compile_model(model: Model, options: CompileOptions | None = None) -> CompiledModel:
@@ -133,8 +148,7 @@ class _Again(Exception):  # noqa: N818 - control flow
 class _Job:
     """One model on its way; operators that code generation refuses are remembered."""
 
-    def __init__(self, model: Model, options: CompileOptions, position: int) -> None:
-        check_model(model)
+    def __init__(self, model: Model, options: CompileOptions, position: int = 0) -> None:
         self.model = model
         self.options = options
         self.refused: dict[int, Verdict] = {}
@@ -148,13 +162,13 @@ class _Job:
         return self.refused.get(op.index) or _host_type_objection(graph, op, self.options) or objection(graph, op)
 
     def networks(self) -> list[Network]:
-        """Map the model and read its subgraphs as networks."""
-        self.mapped = map_graph(self.model.main, self.mapping_options, self.objection)
-        try:
-            return [network_of(self.model.main, part) for part in self.mapped.subgraphs]
-        except LoweringRefusal as refused:
-            self.refuse(refused)
-            raise _Again from refused
+        """Map the model and read its subgraphs as networks, without operators that turn out to be refused."""
+        while True:
+            self.mapped = map_graph(self.model.main, self.mapping_options, self.objection)
+            try:
+                return [network_of(self.model.main, part) for part in self.mapped.subgraphs]
+            except LoweringRefusal as refused:
+                self.refuse(refused)
 
     def refuse(self, refused: LoweringRefusal) -> None:
         """Remember a refusal."""

@@ -109,7 +109,7 @@ def map_graph(graph: Graph, options: MappingOptions | None = None, lowerable: Lo
             objection = lowerable(graph, op) if verdicts[op.index].mapped else None
             if objection is not None:
                 verdicts[op.index] = objection
-    parts = _partition(graph, [v.mapped for v in verdicts])
+    parts = partition(graph, [v.mapped for v in verdicts])
     kept = parts if options.multiple_subgraphs else parts[:1]
     for part in parts[len(kept):]:
         first = graph.operators[part[0]]
@@ -146,10 +146,19 @@ def _behind(graph: Graph, names: Sequence[str]) -> list[int]:
     return behind
 
 
-def _partition(graph: Graph, mapped: Sequence[bool]) -> list[tuple[int, ...]]:
-    """Cut the operators into subsets as TensorFlow Lite's delegate partitioner does; returns the mapped ones."""
-    ready = {t.index for t in graph.tensors if t.index not in graph.producers}
-    waiting = list(range(len(graph.operators)))
+def partition(graph: Graph, mapped: Sequence[bool], operators: Sequence[int] | None = None) -> list[tuple[int, ...]]:
+    """Cut operators into subsets as TensorFlow Lite's delegate partitioner does; returns the mapped ones.
+
+    Parameters
+    ----------
+    mapped:
+        Per operator of the graph.
+    operators:
+        Those to cut, in execution order; all by default.
+    """
+    waiting = list(range(len(graph.operators)) if operators is None else operators)
+    made = {t for i in waiting for t in graph.operators[i].outputs}
+    ready = {t.index for t in graph.tensors if t.index not in made}
     parts: list[tuple[int, ...]] = []
 
     def runnable(i: int) -> bool:

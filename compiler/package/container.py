@@ -12,6 +12,7 @@ from compiler.errors import PackageError
 from compiler.facts import CUSTOM_OPERATOR
 from compiler.graph import Graph, Model, Operator, Quantization, Tensor
 from compiler.graph.model import Signature
+from compiler.graph.parts import part_of
 from compiler.package.model import Package
 from compiler.package.options import read_custom_options
 from compiler.package.reader import read_package
@@ -61,17 +62,11 @@ def with_custom_operators(model: Model, parts: Sequence[tuple[Sequence[int], Seq
     nodes = [(op.index, op) for op in graph.operators if op.index not in replaced]
     nodes += [(min(operators), _custom(inputs, outputs, options)) for operators, inputs, outputs, options in parts]
     ordered = _in_order(graph, sorted(nodes, key=lambda node: node[0]))
-    used = {t for op in ordered for t in (*op.inputs, *op.outputs, *op.intermediates) if t >= 0}
-    used |= {*graph.inputs, *graph.outputs}
-    kept = [t for t in graph.tensors if t.index in used]
-    number = {t.index: i for i, t in enumerate(kept)} | {-1: -1}
+    part, number = part_of(graph, ordered, graph.inputs, graph.outputs)
     # Version 1 of every operator, as in official files: kernels look at the types of their tensors, and
     # interpreters that are older than the converter accept it.
-    operators = tuple(replace(op, index=i, version=1, inputs=tuple(number[t] for t in op.inputs),
-                              outputs=tuple(number[t] for t in op.outputs),
-                              intermediates=tuple(number[t] for t in op.intermediates)) for i, op in enumerate(ordered))
-    new = replace(graph, tensors=tuple(_clean(t, number[t.index]) for t in kept), operators=operators,
-                  inputs=tuple(number[t] for t in graph.inputs), outputs=tuple(number[t] for t in graph.outputs))
+    new = replace(part, tensors=tuple(map(_clean, part.tensors)),
+                  operators=tuple(replace(op, version=1) for op in part.operators))
     return replace(model.with_main(new), description=DESCRIPTION, signatures=_renumbered(model.signatures, number))
 
 
@@ -97,14 +92,14 @@ def _in_order(graph: Graph, nodes: list[tuple[int, Operator]]) -> list[Operator]
     return ordered
 
 
-def _clean(tensor: Tensor, index: int) -> Tensor:
-    """Renumber a tensor; calibration ranges and open dimensions end here: programs are made for one shape."""
+def _clean(tensor: Tensor) -> Tensor:
+    """Calibration ranges and open dimensions end here: programs are made for one shape."""
     q = tensor.quantization
     raw = copy.copy(tensor.raw) if tensor.raw is not None else None
     if raw is not None and raw.quantization is not None:
         raw.quantization = copy.copy(raw.quantization)
         raw.quantization.min = raw.quantization.max = None
-    return replace(tensor, index=index, quantization=None if q is None else Quantization(q.scales, q.zero_points, q.axis),
+    return replace(tensor, quantization=None if q is None else Quantization(q.scales, q.zero_points, q.axis),
                    raw=raw, signature=())
 
 

@@ -1,1 +1,1 @@
-"""Cutting a model for several Edge TPUs."""
+"""Cutting a model into segments that run one after the other on several Edge TPUs."""

@@ -1,0 +1,172 @@
+"""Cuts a model and compiles its segments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from math import inf, isfinite
+
+from compiler.beagle.timing.costs import BUSES, Bus
+from compiler.compile import CompiledModel, CompileOptions, compile_checked, read_networks
+from compiler.errors import CompilationError, UsageError
+from compiler.graph import Model
+from compiler.mapping import check_model
+from compiler.segments.balance import Cut, Floats, balance
+from compiler.segments.costs import SegmentCosts
+from compiler.segments.order import execution_order, last_cut
+from compiler.segments.parameters import check_count, cut_by_parameters, parameter_bytes
+from compiler.segments.segment import segment_of, segments_of
+from compiler.segments.times import OperatorTimes, ShapeTimes
+
+DEFAULT_BUS = "usb3"
+_WORTH = 0.95
+"""Another segment pays off when it brings the slowest one below this share."""
+
+
+@dataclass(frozen=True)
+class Segments:
+    """A compiled pipeline.
+
+    Attributes
+    ----------
+    models:
+        Each for an Edge TPU of its own, with its own caching token and the whole memory.
+    warning:
+        Says that fewer segments would do; may be empty.
+    """
+
+    cut: Cut
+    models: tuple[CompiledModel, ...]
+    warning: str = ""
+
+
+class Segmenter:
+    """Cuts one model.
+
+    Parameters
+    ----------
+    times:
+        What operators take; from their shapes by default.
+
+    Raises
+    ------
+    InvalidModelError
+        When the model cannot be compiled by anybody.
+    CompilationError
+        When intermediate tensors are asked for: they would end the Edge TPU part within a segment.
+    """
+
+    def __init__(self, model: Model, options: CompileOptions | None = None, *, bus: Bus = BUSES[DEFAULT_BUS],
+                 times: OperatorTimes | None = None) -> None:
+        check_model(model)
+        self._options = options or CompileOptions()
+        if any(self._options.intermediate_tensors):
+            raise CompilationError("num_segments cannot be combined with intermediate_tensors: the cuts decide what each "
+                                   "segment gives.", advice="Use one of the two.")
+        self.model = model
+        self.order = execution_order(model.main)
+        self.possible = last_cut(model.main, self.order)
+        self._bus = bus
+        self._times = times or ShapeTimes(model.main)
+        self._exact: set[tuple[int, int]] = set()
+
+    @cached_property
+    def costs(self) -> SegmentCosts:
+        """Latency of every stretch of operators."""
+        mapped, demands = read_networks(self.model, replace(self._options, multiple_subgraphs=True))
+        on_tpu = [v.mapped for v in mapped.verdicts]
+        return SegmentCosts(self.model.main, self.order, on_tpu, demands, self._times, self._bus)
+
+    @cached_property
+    def _matrix(self) -> Floats:
+        return self.costs.matrix()
+
+    def by_parameters(self, count: int) -> Cut:
+        """Cut as ``--num_segments`` of the official compiler does."""
+        self._check(count)
+        sizes = parameter_bytes(self.model.main)
+        ends = cut_by_parameters([sizes[i] for i in self.order], count, self.possible)
+        for stretch in pairwise((0, *ends)):
+            self._look(*stretch)
+        return Cut(ends, tuple(self.costs(*stretch) for stretch in pairwise((0, *ends))))
+
+    def by_latency(self, count: int) -> Cut:
+        """Cut so that the slowest segment is as fast as can be.
+
+        No operator may fall back to the CPU because of the cut: the pipeline gives the bytes of the whole model.
+        Whether code generation takes a stretch is looked at only when a cut would use it; those that it does not
+        take only get worse by that, so what is best in the end is best of all.
+
+        Raises
+        ------
+        CompilationError
+            When there is no such cut.
+        """
+        self._check(count)
+        while True:
+            cut = balance(self._matrix, count, self.possible)
+            if not isfinite(cut.slowest):
+                raise CompilationError(f"{self.model.source}: no {count} segments keep on the Edge TPU what runs there in "
+                                       "one piece.", advice=f"Ask for {count - 1} segments.")
+            unseen = [stretch for stretch in pairwise((0, *cut.ends)) if stretch not in self._exact]
+            if not unseen:
+                return cut
+            for stretch in unseen:
+                self._look(*stretch)
+
+    def worthwhile(self, most: int) -> Cut:
+        """Cut into as many segments as pay off, up to ``most``."""
+        cut = self.by_latency(1)
+        for count in range(2, min(most, self.possible + 1) + 1):
+            try:
+                more = self.by_latency(count)
+            except CompilationError:
+                break
+            if more.slowest < _WORTH * cut.slowest:
+                cut = more
+        return cut
+
+    def compile(self, cut: Cut) -> Segments:
+        """Compile the segments of a cut."""
+        segments = segments_of(self.model, self.order, cut.ends)
+        compiled = [compile_checked([segment], options)[0] for segment, options in
+                    zip(segments, self._options_of(len(segments)), strict=True)]
+        return Segments(cut, tuple(compiled), self._warning(cut, compiled))
+
+    def _options_of(self, count: int) -> Iterator[CompileOptions]:
+        """Two segments with one token would spoil each other's parameters if they met on one Edge TPU."""
+        for i in range(count):
+            token = self._options.token
+            yield self._options if token is None else replace(self._options, token=(token + i - 1) % (2**64 - 1) + 1)
+
+    def _warning(self, cut: Cut, compiled: Sequence[CompiledModel]) -> str:
+        """Say so when one segment fewer would hold all parameters on the chip and be as fast."""
+        count = len(cut.ends)
+        if count < 2 or any(c.off_chip for c in compiled):
+            return ""
+        fewer = self.by_latency(count - 1) if count > 2 else self.by_parameters(1)
+        if cut.slowest < _WORTH * fewer.slowest:
+            return ""
+        return ("Warning: For the given model, you're creating more segments than is necessary, which can increase latency: "
+                f"with {count - 1} the slowest would take {fewer.slowest / 1000:.2f} ms, with {count} it takes "
+                f"{cut.slowest / 1000:.2f} ms.")
+
+    def _check(self, count: int) -> None:
+        if count < 1:
+            raise UsageError(f"num_segments {count} is not positive.")
+        check_count(count, self.possible, self.model.source)
+
+    def _look(self, first: int, last: int) -> None:
+        """Find out what of a stretch really runs on the Edge TPU."""
+        if (first, last) in self._exact:
+            return
+        self._exact.add((first, last))
+        operators = self.order[first:last]
+        segment = segment_of(self.model, operators, "_stretch", is_last=last == len(self.order))
+        mapped, _ = read_networks(segment, self._options)
+        on_tpu = [index for index, verdict in zip(operators, mapped.verdicts, strict=True) if verdict.mapped]
+        if frozenset(on_tpu) != self.costs.expected(first, last):
+            self.costs.correct(first, last, on_tpu)
+            self._matrix[first, last] = inf

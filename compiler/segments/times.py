@@ -1,0 +1,89 @@
+"""What operators take by themselves: a rough model from shapes alone.
+
+The Edge TPU's time is that of its compute engines: loop steps of the busiest tile at the fitted
+cycles per step (docs/cycle-model.md). It resolves no waiting and no moves. The CPU's time is that of a
+small ARM core.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Protocol
+
+from compiler.beagle.timing.costs import Costs
+from compiler.beagle.timing.trace import Work
+from compiler.facts import LANE_BYTES, LANES, TILE_COLUMNS, TILE_ROWS, TILES
+from compiler.graph import Graph, Operator
+
+_CPU_MACS_PER_US = 4000.0
+"""Multiply-accumulates of int8 that one core of a Dev Board does with TensorFlow Lite's kernels."""
+_CPU_ELEMENTS_PER_US = 400.0
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
+_POOLS = ("AVERAGE_POOL_2D", "MAX_POOL_2D")
+_ARRANGED = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
+"""Operators that move nothing."""
+
+
+class OperatorTimes(Protocol):
+    """What operators of a graph take, microseconds."""
+
+    def edge_tpu_us(self, op: Operator) -> float:
+        """Return the time of an operator's computation on the chip, parameters and transfers not counted."""
+
+    def cpu_us(self, op: Operator) -> float:
+        """Return the time of an operator on the host."""
+
+
+class ShapeTimes:
+    """Times from the operators' shapes.
+
+    Parameters
+    ----------
+    costs:
+        Cycles of the chip.
+    """
+
+    def __init__(self, graph: Graph, costs: Costs | None = None) -> None:
+        costs = costs or Costs()
+        self._graph = graph
+        self._step_us = costs.per_element[Work.COMPUTE] / costs.megahertz
+        self._start_us = costs.start[Work.COMPUTE] / costs.megahertz
+
+    def edge_tpu_us(self, op: Operator) -> float:
+        """See :class:`OperatorTimes`."""
+        return 0.0 if op.name in _ARRANGED else self._start_us + self._step_us * self._steps(op)
+
+    def cpu_us(self, op: Operator) -> float:
+        """See :class:`OperatorTimes`."""
+        elements = sum(self._graph.tensors[t].elements for t in op.outputs if t >= 0)
+        return self._multiplications(op) / _CPU_MACS_PER_US + elements / _CPU_ELEMENTS_PER_US
+
+    def _steps(self, op: Operator) -> int:
+        """Loop steps of the busiest tile: four input channels and 64 output channels each."""
+        y = self._graph.output(op)
+        height, width, channels = (1, 1, 1, *y.shape)[-3:]
+        pixels = _up(height, TILE_ROWS) * _up(width, TILE_COLUMNS)
+        kernel = self._graph.input(op, 1)
+        if op.name == "FULLY_CONNECTED" and kernel is not None:
+            return _up(kernel.shape[-1], LANE_BYTES) * _up(_up(kernel.shape[0], LANES), TILES)
+        groups = _up(channels, LANES)
+        if op.name in _WEIGHTED and kernel is not None:
+            depth = 1 if op.name == "DEPTHWISE_CONV_2D" else _up(kernel.shape[3], LANE_BYTES)
+            return pixels * groups * kernel.shape[1] * kernel.shape[2] * depth
+        if op.name in _POOLS and op.options is not None:
+            return pixels * groups * int(op.options.filterHeight) * int(op.options.filterWidth)
+        x = self._graph.input(op, 0)
+        moved = max(y.elements, x.elements if x is not None else 0)
+        return _up(moved, LANES * TILES)
+
+    def _multiplications(self, op: Operator) -> int:
+        kernel, y = self._graph.input(op, 1), self._graph.output(op)
+        if kernel is None or op.name not in (*_WEIGHTED, "FULLY_CONNECTED"):
+            return 0
+        if op.name == "DEPTHWISE_CONV_2D":
+            return y.elements * prod(kernel.shape[1:3])
+        return y.elements * prod(kernel.shape[1:])
+
+
+def _up(value: int, step: int) -> int:
+    return -(-value // step)
