@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy.typing as npt
 
 from compiler.graph import Graph, Model, TensorType, parse_model, serialize_model
 from compiler.graph.build import GraphBuilder
+
+EVERYTHING = bool(os.environ.get("ETPU_TEST_EVERYTHING"))
+"""Long lists of cases run as a whole; otherwise a part of them."""
 
 
 class Layers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -65,6 +66,7 @@ class Segmenter:
         if any(self._options.intermediate_tensors):
             raise CompilationError("num_segments cannot be combined with intermediate_tensors: the cuts decide what each "
                                    "segment gives.", advice="Use one of the two.")
+        _check_names(model)
         self.model = model
         self.order = execution_order(model.main)
         self.possible = last_cut(model.main, self.order)
@@ -80,7 +82,8 @@ class Segmenter:
         return SegmentCosts(self.model.main, self.order, on_tpu, demands, self._times, self._bus)
 
     @cached_property
-    def _matrix(self) -> Floats:
+    def matrix(self) -> Floats:
+        """Cost of every stretch, indexed by first position and the position behind the last."""
         return self.costs.matrix()
 
     def by_parameters(self, count: int) -> Cut:
@@ -89,7 +92,7 @@ class Segmenter:
         sizes = parameter_bytes(self.model.main)
         ends = cut_by_parameters([sizes[i] for i in self.order], count, self.possible)
         for stretch in pairwise((0, *ends)):
-            self._look(*stretch)
+            self.look(*stretch)
         return Cut(ends, tuple(self.costs(*stretch) for stretch in pairwise((0, *ends))))
 
     def by_latency(self, count: int) -> Cut:
@@ -106,7 +109,7 @@ class Segmenter:
         """
         self._check(count)
         while True:
-            cut = balance(self._matrix, count, self.possible)
+            cut = balance(self.matrix, count, self.possible)
             if not isfinite(cut.slowest):
                 raise CompilationError(f"{self.model.source}: no {count} segments keep on the Edge TPU what runs there in "
                                        "one piece.", advice=f"Ask for {count - 1} segments.")
@@ -114,7 +117,7 @@ class Segmenter:
             if not unseen:
                 return cut
             for stretch in unseen:
-                self._look(*stretch)
+                self.look(*stretch)
 
     def worthwhile(self, most: int) -> Cut:
         """Cut into as many segments as pay off, up to ``most``."""
@@ -158,8 +161,8 @@ class Segmenter:
             raise UsageError(f"num_segments {count} is not positive.")
         check_count(count, self.possible, self.model.source)
 
-    def _look(self, first: int, last: int) -> None:
-        """Find out what of a stretch really runs on the Edge TPU."""
+    def look(self, first: int, last: int) -> None:
+        """Find out what of a stretch really runs on the Edge TPU; its cost is infinite when that is less than could."""
         if (first, last) in self._exact:
             return
         self._exact.add((first, last))
@@ -167,6 +170,15 @@ class Segmenter:
         segment = segment_of(self.model, operators, "_stretch", is_last=last == len(self.order))
         mapped, _ = read_networks(segment, self._options)
         on_tpu = [index for index, verdict in zip(operators, mapped.verdicts, strict=True) if verdict.mapped]
-        if frozenset(on_tpu) != self.costs.expected(first, last):
+        expected = self.costs.on_tpu(first, last)
+        if expected != frozenset(on_tpu):
             self.costs.correct(first, last, on_tpu)
-            self._matrix[first, last] = inf
+            self.matrix[first, last] = inf if expected - frozenset(on_tpu) else self.costs(first, last)
+
+
+def _check_names(model: Model) -> None:
+    """Segments know the tensors that they exchange by name."""
+    counts = Counter(t.name for t in model.main.used_tensors() if not t.is_constant)
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        raise CompilationError(f"{model.source}: {counts[repeated[0]]} tensors are named {repeated[0]!r}; segments exchange "
+                               "tensors by name.", advice="Give them different names, or compile it as one model.")

@@ -14,7 +14,7 @@ from compiler.mapping.mapper import partition
 from compiler.memory.demand import ModelDemand, ParameterTensor
 from compiler.memory.plan import plan_cache
 from compiler.segments.segment import boundary
-from compiler.segments.times import OperatorTimes
+from compiler.segments.times import ARRANGED, OperatorTimes
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,12 +41,13 @@ class SegmentCosts:
         self._graph = graph
         self._order = order
         self._bus = bus
-        self._on_tpu = on_tpu
+        self._mapped = on_tpu
         self._compute = [times.edge_tpu_us(op) for op in graph.operators]
         self._cpu = [times.cpu_us(op) for op in graph.operators]
         self._tensors = _by_operator(graph, demands)
         self._staging_row = min((d.staging_row for d in demands), default=0)
         self._known: dict[tuple[int, int], float] = {}
+        self._parts: dict[tuple[int, int], frozenset[int]] = {}
 
     def matrix(self) -> Floats:
         """Return the cost of every stretch, indexed by its first position and the position behind its last one."""
@@ -65,17 +66,23 @@ class SegmentCosts:
 
     def correct(self, first: int, last: int, on_tpu: Iterable[int]) -> None:
         """State which operators of a stretch really run on the Edge TPU."""
-        self._known[first, last] = self._latency(list(on_tpu), self._order[first:last])
+        part = [i for i in self._order[first:last] if i in set(on_tpu)]
+        self._parts[first, last] = frozenset(part)
+        self._known[first, last] = self._latency(part, self._order[first:last])
 
-    def expected(self, first: int, last: int) -> frozenset[int]:
-        """Return the operators of a stretch that are taken to run on the Edge TPU."""
-        return frozenset(self._first_part(self._order[first:last]))
+    def on_tpu(self, first: int, last: int) -> frozenset[int]:
+        """Return the operators of a stretch that run on the Edge TPU, as far as is known."""
+        if (first, last) not in self._parts:
+            self._parts[first, last] = frozenset(self._first_part(self._order[first:last]))
+        return self._parts[first, last]
 
     def _first_part(self, operators: Sequence[int]) -> Sequence[int]:
         """The operators that one custom operator could hold: the first subset of the partition."""
-        if all(self._on_tpu[i] for i in operators):
-            return operators
-        return next(iter(partition(self._graph, self._on_tpu, operators)), ())
+        part = operators
+        if not all(self._mapped[i] for i in operators):
+            part = next(iter(partition(self._graph, self._mapped, operators)), ())
+        # a program needs something to compute
+        return () if all(self._graph.operators[i].name in ARRANGED for i in part) else part
 
     def _latency(self, part: Sequence[int], operators: Sequence[int]) -> float:
         host = sum(self._cpu[i] for i in set(operators) - set(part))

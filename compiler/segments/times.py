@@ -20,7 +20,7 @@ _CPU_MACS_PER_US = 4000.0
 _CPU_ELEMENTS_PER_US = 400.0
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
 _POOLS = ("AVERAGE_POOL_2D", "MAX_POOL_2D")
-_ARRANGED = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
+ARRANGED = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 """Operators that move nothing."""
 
 
@@ -51,7 +51,7 @@ class ShapeTimes:
 
     def edge_tpu_us(self, op: Operator) -> float:
         """See :class:`OperatorTimes`."""
-        return 0.0 if op.name in _ARRANGED else self._start_us + self._step_us * self._steps(op)
+        return 0.0 if op.name in ARRANGED else self._start_us + self._step_us * self._steps(op)
 
     def cpu_us(self, op: Operator) -> float:
         """See :class:`OperatorTimes`."""

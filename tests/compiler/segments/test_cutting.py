@@ -121,6 +121,14 @@ def test_refusals_name_the_largest_number() -> None:
         Segmenter(two_heads(), CompileOptions(intermediate_tensors=(("x",),)))
 
 
+def test_tensors_of_one_name_are_refused() -> None:
+    net = Layers(4)
+    x = net.b.rename(net.conv(net.input(8, 8, 4), 4), "same")
+    y = net.b.rename(net.conv(x, 4), "same")
+    with pytest.raises(CompilationError, match="2 tensors are named 'same'"):
+        Segmenter(net.model(net.conv(y, 4)))
+
+
 def test_tokens_differ_and_can_be_chosen() -> None:
     segmenter = Segmenter(two_heads(), CompileOptions(token=2**64 - 1))
     from compiler.package.container import packages_of
@@ -133,6 +141,5 @@ def test_tokens_differ_and_can_be_chosen() -> None:
 def test_more_segments_than_pay_off_give_a_warning() -> None:
     segmenter = Segmenter(two_heads())
     found = segmenter.compile(segmenter.by_parameters(3))
-    assert found.warning.startswith("Warning: For the given model, you're creating more segments than is necessary, which can "
-                                    "increase")
+    assert found.warning.startswith("Warning: For the given model, you're creating more segments than is necessary")
     assert segmenter.worthwhile(4).ends == (5,)
