@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -73,6 +72,7 @@ class Segmenter:
         self._bus = bus
         self._times = times or ShapeTimes(model.main)
         self._exact: set[tuple[int, int]] = set()
+        self._lost: set[tuple[int, int]] = set()
 
     @cached_property
     def costs(self) -> SegmentCosts:
@@ -84,10 +84,13 @@ class Segmenter:
     @cached_property
     def matrix(self) -> Floats:
         """Cost of every stretch, indexed by first position and the position behind the last."""
-        return self.costs.matrix()
+        costs = self.costs.matrix()
+        for stretch in self._lost:
+            costs[stretch] = inf
+        return costs
 
     def by_parameters(self, count: int) -> Cut:
-        """Cut as ``--num_segments`` of the official compiler does."""
+        """Cut as ``--num_segments`` of the official compiler does; operators may fall back to the CPU."""
         self._check(count)
         sizes = parameter_bytes(self.model.main)
         ends = cut_by_parameters([sizes[i] for i in self.order], count, self.possible)
@@ -133,24 +136,25 @@ class Segmenter:
 
     def compile(self, cut: Cut) -> Segments:
         """Compile the segments of a cut."""
+        jobs = self.jobs(cut)
+        return Segments(cut, tuple(compile_checked([model], options)[0] for model, options in jobs), self.warning(cut))
+
+    def jobs(self, cut: Cut) -> list[tuple[Model, CompileOptions]]:
+        """Return the segments and the options to compile each with.
+
+        Each has a caching token of its own: two with one token would spoil each other's parameters if they met
+        on one Edge TPU.
+        """
         segments = segments_of(self.model, self.order, cut.ends)
-        compiled = [compile_checked([segment], options)[0] for segment, options in
-                    zip(segments, self._options_of(len(segments)), strict=True)]
-        return Segments(cut, tuple(compiled), self._warning(cut, compiled))
+        token = self._options.token
+        tokens = [None if token is None else (token + i - 1) % (2**64 - 1) + 1 for i in range(len(segments))]
+        return [(model, replace(self._options, token=own)) for model, own in zip(segments, tokens, strict=True)]
 
-    def _options_of(self, count: int) -> Iterator[CompileOptions]:
-        """Two segments with one token would spoil each other's parameters if they met on one Edge TPU."""
-        for i in range(count):
-            token = self._options.token
-            yield self._options if token is None else replace(self._options, token=(token + i - 1) % (2**64 - 1) + 1)
-
-    def _warning(self, cut: Cut, compiled: Sequence[CompiledModel]) -> str:
-        """Say so when one segment fewer would hold all parameters on the chip and be as fast."""
+    def warning(self, cut: Cut) -> str:
+        """Say so when one segment fewer, cut by parameters, would be as fast; empty when not."""
         count = len(cut.ends)
-        if count < 2 or any(c.off_chip for c in compiled):
-            return ""
-        fewer = self.by_latency(count - 1) if count > 2 else self.by_parameters(1)
-        if cut.slowest < _WORTH * fewer.slowest:
+        fewer = self.by_parameters(count - 1) if count > 1 else cut
+        if count < 2 or cut.slowest < _WORTH * fewer.slowest:
             return ""
         return ("Warning: For the given model, you're creating more segments than is necessary, which can increase latency: "
                 f"with {count - 1} the slowest would take {fewer.slowest / 1000:.2f} ms, with {count} it takes "
@@ -171,9 +175,11 @@ class Segmenter:
         mapped, _ = read_networks(segment, self._options)
         on_tpu = [index for index, verdict in zip(operators, mapped.verdicts, strict=True) if verdict.mapped]
         expected = self.costs.on_tpu(first, last)
-        if expected != frozenset(on_tpu):
-            self.costs.correct(first, last, on_tpu)
-            self.matrix[first, last] = inf if expected - frozenset(on_tpu) else self.costs(first, last)
+        self.costs.correct(first, last, on_tpu)
+        if expected - frozenset(on_tpu):
+            self._lost.add((first, last))
+        if "matrix" in self.__dict__:
+            self.matrix[first, last] = inf if (first, last) in self._lost else self.costs(first, last)
 
 
 def _check_names(model: Model) -> None:
