@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from compiler.errors import CompilationError, UsageError
+from compiler.errors import ActivationsTooLargeError, CompilationError, UsageError
 from compiler.facts import RUNTIME_VERSION_CURRENT, RUNTIME_VERSION_LOWEST
 from compiler.graph import Graph, Model, Operator, TensorType, serialize_model
 from compiler.lowering.lowered import LoweredNetwork
@@ -37,12 +37,15 @@ class CompileOptions:
         Parameter-caching token, 64 bits, never zero; None draws one.
     intermediate_tensors:
         Per model: names of the outputs of the Edge TPU part.
+    first_operators:
+        Per model: how many operators from the start may run on the Edge TPU; all by default.
     """
 
     min_runtime_version: int = RUNTIME_VERSION_CURRENT
     token: int | None = None
     intermediate_tensors: tuple[tuple[str, ...], ...] = ()
     multiple_subgraphs: bool = False
+    first_operators: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -91,6 +94,14 @@ class CompiledModel:
         """Operators that run on the CPU."""
         return len(self.mapped.verdicts) - self.on_edge_tpu
 
+    def without_constants(self) -> CompiledModel:
+        """Return a copy that says the same in reports and is small to send to another process."""
+        graph = self.mapped.graph
+        bare = replace(graph, tensors=tuple(replace(t, data=None, raw=None) for t in graph.tensors), raw=None,
+                       operators=tuple(replace(op, options=None, custom_options=None, raw=None) for op in graph.operators))
+        source = replace(self.source, graphs=(bare,), metadata=(), raw=None)
+        return replace(self, source=source, mapped=replace(self.mapped, graph=bare))
+
 
 def compile_models(models: Sequence[Model], options: CompileOptions | None = None) -> tuple[CompiledModel, ...]:
     """Compile models; several share one caching token and the on-chip memory, in this order.
@@ -102,7 +113,8 @@ def compile_models(models: Sequence[Model], options: CompileOptions | None = Non
     InvalidModelError
         When a model cannot be compiled by anybody (not quantized, dynamic shapes, ...).
     CompilationError
-        When the options and the models do not go together.
+        When the options and the models do not go together, or nothing runs on the Edge TPU because activations
+        are too large.
     """
     for model in models:
         check_model(model)
@@ -152,9 +164,12 @@ class _Job:
         self.model = model
         self.options = options
         self.refused: dict[int, Verdict] = {}
+        self.too_large: LoweringRefusal | None = None
         names = options.intermediate_tensors
         tensors = names[position] if position < len(names) else ()
-        self.mapping_options = MappingOptions(options.min_runtime_version, tensors, options.multiple_subgraphs)
+        limits = options.first_operators
+        self.mapping_options = MappingOptions(options.min_runtime_version, tensors, options.multiple_subgraphs,
+                                              limits[position] if position < len(limits) else None)
         self.mapped: MappedGraph | None = None
 
     def objection(self, graph: Graph, op: Operator) -> Verdict | None:
@@ -175,12 +190,16 @@ class _Job:
         if refused.operator in self.refused:
             raise CompilationError(f"{self.model.source}: {refused.message}") from refused
         self.refused[refused.operator] = refused.verdict
+        if refused.too_large and self.too_large is None:
+            self.too_large = refused
 
     def finish(self, lowered: Sequence[tuple[LoweredNetwork, ModelPlan]], token: int, remaining: int,
                seconds: float) -> CompiledModel:
         """Put programs into the model, a custom operator per subgraph."""
         mapped = self.mapped
         assert mapped is not None
+        if not mapped.subgraphs and self.too_large is not None:
+            raise ActivationsTooLargeError(f"{self.model.source}: {self.too_large.message}", advice=self.too_large.advice)
         parts = []
         for part, (network, _) in zip(mapped.subgraphs, lowered, strict=True):
             package = build_package(self.model.main, part, network, token, self.options.min_runtime_version)

@@ -40,8 +40,20 @@ class InvalidModelError(EtpuError):
     """The input file is not a TensorFlow Lite model that can be compiled."""
 
 
+class NotQuantizedError(InvalidModelError):
+    """The model computes in floating point."""
+
+
+class DynamicShapeError(InvalidModelError):
+    """A tensor's shape is only known at run time."""
+
+
 class CompilationError(EtpuError):
     """The model is valid but cannot be compiled as asked."""
+
+
+class ActivationsTooLargeError(CompilationError):
+    """Nothing of the model runs on the Edge TPU, because its activations do not fit the tiles' memory."""
 
 
 class PackageError(EtpuError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 
 from compiler.compile import CompiledModel
 from compiler.errors import EtpuError
@@ -16,35 +17,82 @@ def output_path(source: str | Path, folder: str | Path = ".") -> Path:
     return Path(folder) / f"{Path(source).stem}_edgetpu.tflite"
 
 
-def write_outputs(compiled: Sequence[CompiledModel], sources: Sequence[str], folder: str | Path) -> list[Path]:
-    """Write every model and its log under temporary names, then rename them all.
+class OutputFiles:
+    """Files that appear together.
 
-    Raises
-    ------
-    EtpuError
-        When a file cannot be written; nothing is left behind.
+    Everything is written under temporary names first; :meth:`commit` renames it all. Leaving the context
+    without that leaves nothing behind.
+
+    Parameters
+    ----------
+    folder:
+        Where to; it is made if need be.
     """
-    outputs = [output_path(source, folder) for source in sources]
-    if len(set(outputs)) < len(outputs):
-        raise EtpuError("two input models would be written to the same output file.",
-                        advice="Rename one of them or compile them into different folders.")
-    contents: list[tuple[Path, bytes]] = []
-    for c, source, output in zip(compiled, sources, outputs, strict=True):
-        contents.append((output, c.data))
-        contents.append((log_path(output), operation_log(c, source, str(output)).encode()))
-    parts: list[tuple[Path, Path]] = []
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        for path, data in contents:
-            part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            parts.append((part, path))
-            part.write_bytes(data)
-        for part, path in parts:
-            part.replace(path)
-    except OSError as error:
-        for part, _ in parts:
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+        self._made: list[Path] = []
+        self._parts: dict[Path, Path] = {}
+
+    def __enter__(self) -> OutputFiles:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for part in self._parts:
             part.unlink(missing_ok=True)
-        raise EtpuError(f"{path}: cannot be written: {error.strerror}.",
-                        advice="Choose a folder that you may write to with --out_dir.") from error
-    return outputs
+        for folder in reversed(self._made):
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+    def add(self, compiled: Sequence[CompiledModel], sources: Sequence[str]) -> list[Path]:
+        """Write models and logs; returns where the models will be.
+
+        Raises
+        ------
+        EtpuError
+            When a file cannot be written, or two would have the same name.
+        """
+        outputs = [output_path(source, self._folder) for source in sources]
+        for c, source, output in zip(compiled, sources, outputs, strict=True):
+            self._write(output, c.data)
+            self._write(log_path(output), operation_log(c, source, str(output)).encode())
+        return outputs
+
+    def commit(self) -> None:
+        """Give the files their names.
+
+        Raises
+        ------
+        EtpuError
+            When that cannot be done.
+        """
+        for part, path in self._parts.items():
+            try:
+                part.replace(path)
+            except OSError as error:
+                raise _refused(path, error) from error
+
+    def _write(self, path: Path, data: bytes) -> None:
+        if path in self._parts.values():
+            raise EtpuError("two input models would be written to the same output file.",
+                            advice="Rename one of them or compile them into different folders.")
+        if path.is_dir():
+            raise EtpuError(f"{path}: cannot be written: a folder has this name.", advice="Rename it, or the model.")
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            self._make_folder()
+            self._parts[part] = path
+            part.write_bytes(data)
+        except OSError as error:
+            raise _refused(path, error) from error
+
+    def _make_folder(self) -> None:
+        missing = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            self._made.append(folder)
+
+
+def _refused(path: Path, error: OSError) -> EtpuError:
+    return EtpuError(f"{path}: cannot be written: {error.strerror}.",
+                     advice="Choose a folder that you may write to with --out_dir.")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
+from compiler.errors import CompilationError
 from compiler.facts import RUNTIME_VERSION_CURRENT
-from etpu_tool.compiling import DEFAULT_TIMEOUT, compile_files
+from etpu_tool.compiling import DEFAULT_TIMEOUT, Listener, Request, compile_files
 
 
 def parse_token(text: str) -> int | None:
@@ -17,6 +20,20 @@ def parse_token(text: str) -> int | None:
         return int(text, 0) if text else None
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no number") from None
+
+
+class _Notes(Listener):
+    """Warnings and attempts that failed go to standard error."""
+
+    def cut(self, warning: str) -> None:
+        if warning:
+            print(warning, file=sys.stderr)
+
+    def tries(self, operators: int, tensors: Sequence[str]) -> None:
+        print(f"trying with {operators} operators", file=sys.stderr)
+
+    def failed(self, error: CompilationError) -> None:
+        print(f"failed: {error.message}", file=sys.stderr)
 
 
 def compile_command(
@@ -29,6 +46,14 @@ def compile_command(
                                                       help="Outputs of the Edge TPU part: a,b:c.")] = "",
     multiple_subgraphs: Annotated[bool, typer.Option("--enable_multiple_subgraphs", "--enable-multiple-subgraphs", "-a",
                                                      help="Map every Edge TPU subgraph, not only the first.")] = False,
+    num_segments: Annotated[int, typer.Option("--num_segments", "--num-segments", "-n",
+                                              help="Cut the model into so many segments for as many Edge TPUs.")] = 1,
+    balance: Annotated[str, typer.Option(help="How to cut: parameters (as the official compiler) or latency (fastest "
+                                              "slowest segment).")] = "parameters",
+    search_delegate: Annotated[bool, typer.Option("--search_delegate", "--search-delegate", "-d",
+                                                  help="When it fails try again with fewer operators.")] = False,
+    delegate_search_step: Annotated[int, typer.Option("--delegate_search_step", "--delegate-search-step", "-k",
+                                                      help="Operators fewer at each attempt.")] = 1,
     token: Annotated[str, typer.Option(help="Caching token (for reproducible results); random by default.")] = "",
     show_operations: Annotated[bool, typer.Option("--show_operations", "--show-operations", "-s",
                                                   help="Print the operation log.")] = False,
@@ -37,18 +62,20 @@ def compile_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Compile quantized TensorFlow Lite models for the Edge TPU."""
-    compiled, outputs = compile_files(models, out_dir, min_runtime_version=min_runtime_version,
-                                      token=parse_token(token), intermediate_tensors=intermediate_tensors,
-                                      multiple_subgraphs=multiple_subgraphs, timeout=timeout_sec)
+    finished = compile_files(Request(
+        tuple(models), out_dir, min_runtime_version=min_runtime_version, token=parse_token(token),
+        intermediate_tensors=intermediate_tensors, multiple_subgraphs=multiple_subgraphs, num_segments=num_segments,
+        balance=balance, search_delegate=search_delegate, delegate_search_step=delegate_search_step, timeout=timeout_sec),
+        _Notes())
     from compiler.report.official import model_block
     from compiler.report.reasons import as_json as json_report
     from compiler.report.reasons import reasons
 
     if as_json:
-        print(json.dumps([json_report(c, str(o)) for c, o in zip(compiled, outputs, strict=True)], indent=2))
+        print(json.dumps([json_report(c, str(output)) for c, _, output in finished], indent=2))
         return
-    for c, source, output in zip(compiled, models, outputs, strict=True):
-        print(model_block(c, source, output, show_operations=show_operations))
-        for reason, advice in reasons(c):
+    for compiled, source, output in finished:
+        print(model_block(compiled, source, output, show_operations=show_operations))
+        for reason, advice in reasons(compiled):
             print(f"CPU: {reason} {advice}".rstrip())
         print()

@@ -2,66 +2,194 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from compiler.errors import CompilationError, UsageError
+from etpu_tool.child import in_child
 
 if TYPE_CHECKING:
-    from compiler.compile import CompiledModel
+    from compiler.compile import CompiledModel, CompileOptions
+    from compiler.graph import Model
 
 DEFAULT_TIMEOUT = 180
+BALANCES = ("parameters", "latency")
 
 
-def compile_files(sources: Sequence[str], folder: str, *, min_runtime_version: int, token: int | None = None,
-                  intermediate_tensors: str = "", multiple_subgraphs: bool = False,
-                  timeout: int = DEFAULT_TIMEOUT) -> tuple[tuple[CompiledModel, ...], list[Path]]:
-    """Compile files and write the results.
+@dataclass(frozen=True)
+class Request:
+    """What is to be compiled.
 
-    Parameters
+    Attributes
     ----------
+    sources:
+        Model files; several are compiled together.
     intermediate_tensors:
         Names separated by commas; models separated by colons.
+    num_segments:
+        0 or 1: the model as it is.
+    balance:
+        How to cut: ``parameters`` as the official compiler does, ``latency`` for the fastest slowest segment.
+    search_delegate, delegate_search_step:
+        When a compilation fails, try again with so many operators fewer at the end.
     timeout:
-        Seconds until the compilation is given up.
+        Seconds until one compilation is given up.
+    """
+
+    sources: Sequence[str]
+    out_dir: str = "."
+    min_runtime_version: int = 0
+    token: int | None = None
+    intermediate_tensors: str = ""
+    multiple_subgraphs: bool = False
+    num_segments: int = 0
+    balance: str = BALANCES[0]
+    search_delegate: bool = False
+    delegate_search_step: int = 1
+    timeout: int = DEFAULT_TIMEOUT
+
+    def __post_init__(self) -> None:
+        """Check what does not go together."""
+        if len(set(self.sources)) < len(self.sources):
+            raise UsageError("the same model is given twice.")
+        if self.num_segments < 0:
+            raise UsageError(f"num_segments {self.num_segments} is not positive.")
+        if self.num_segments > 1 and len(self.sources) > 1:
+            raise UsageError("num_segments cannot be used with several models: models that are compiled together share one "
+                             "Edge TPU, segments are for several.", advice="Compile the models one by one.")
+        if self.num_segments > 1 and self.intermediate_tensors:
+            raise UsageError("num_segments cannot be combined with intermediate_tensors.", advice="Use one of the two.")
+        if self.balance not in BALANCES:
+            raise UsageError(f"balance {self.balance!r} is not one of {', '.join(BALANCES)}.")
+        if self.delegate_search_step < 1:
+            raise UsageError(f"delegate_search_step {self.delegate_search_step} is not positive.")
+        if self.timeout < 0:
+            raise UsageError(f"timeout_sec {self.timeout} is negative.")
+
+
+class Listener:
+    """Is told how a compilation goes; this one says nothing."""
+
+    def cut(self, warning: str) -> None:
+        """The model was cut into segments; the warning may be empty."""
+
+    def searches(self) -> None:
+        """A search for operators that can be compiled begins."""
+
+    def tries(self, operators: int, tensors: Sequence[str]) -> None:
+        """The search tries so many operators, whose results are these; none are given at first."""
+
+    def starts(self) -> None:
+        """A compilation starts."""
+
+    def failed(self, error: CompilationError) -> None:
+        """A compilation failed; the search may go on."""
+
+    def compiled(self, compiled: Sequence[CompiledModel], sources: Sequence[str], outputs: Sequence[Path]) -> None:
+        """Models were compiled."""
+
+
+def compile_files(request: Request, listener: Listener | None = None
+                  ) -> list[tuple[CompiledModel, str, Path]]:
+    """Compile files and write the results: all of them or none.
+
+    Returns
+    -------
+    list
+        Per output file: the compiled model without its constants, name of its source, path.
 
     Raises
     ------
     EtpuError
         With nothing written.
     """
-    from compiler.compile import CompileOptions, compile_models
+    from compiler.output import OutputFiles
+
+    listener = listener or Listener()
+    finished: list[tuple[CompiledModel, str, Path]] = []
+    with OutputFiles(request.out_dir) as files:
+        for models, options in _jobs(request, listener):
+            compiled = _compile(models, options, request, listener)
+            sources = [model.source for model in models]
+            outputs = files.add(compiled, sources)
+            listener.compiled(compiled, sources, outputs)
+            finished += zip(compiled, sources, outputs, strict=True)
+        files.commit()
+    return finished
+
+
+def _jobs(request: Request, listener: Listener) -> list[tuple[Sequence[Model], CompileOptions]]:
+    """Read the models; return what is compiled one after the other: all models at once, or segment by segment."""
+    from compiler.compile import CompileOptions
+    from compiler.facts import RUNTIME_VERSION_CURRENT
     from compiler.graph import read_model
-    from compiler.output import write_outputs
+    from compiler.mapping import check_model
 
-    if len(set(sources)) < len(sources):
-        raise UsageError("the same model is given twice.")
-    options = CompileOptions(min_runtime_version, token, _names(intermediate_tensors), multiple_subgraphs)
-    with time_limit(timeout):
-        compiled = compile_models([read_model(source) for source in sources], options)
-        return compiled, write_outputs(compiled, sources, folder)
+    models = [read_model(source) for source in request.sources]
+    for model in models:
+        check_model(model)
+    options = CompileOptions(request.min_runtime_version or RUNTIME_VERSION_CURRENT, request.token,
+                             _names(request.intermediate_tensors, models), request.multiple_subgraphs)
+    if request.num_segments < 2:
+        return [(models, options)]
+    from compiler.segments.compile import Segmenter
+
+    segmenter = Segmenter(models[0], options)
+    find = segmenter.by_latency if request.balance == "latency" else segmenter.by_parameters
+    cut, warning = in_child(lambda: (found := find(request.num_segments), segmenter.warning(found)), request.timeout)
+    listener.cut(warning)
+    return [([segment], own) for segment, own in segmenter.jobs(cut)]
 
 
-def _names(text: str) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(n for n in part.split(",") if n) for part in text.split(":")) if text else ()
+def _names(text: str, models: Sequence[Model]) -> tuple[tuple[str, ...], ...]:
+    """Split lists of tensors; names of tensors may have colons in them, which split lists."""
+    if not text:
+        return ()
+    if len(models) == 1:
+        known = {t.name for t in models[0].main.tensors}
+        whole = tuple(n for n in text.split(",") if n)
+        if known.issuperset(whole):
+            return (whole,)
+    lists = tuple(tuple(n for n in part.split(",") if n) for part in text.split(":"))
+    if len(lists) != len(models):
+        raise UsageError("The number of lists given to intermediate_tensors doesn't match the number of input models.",
+                         advice="Separate tensors by commas and models by colons.")
+    return lists
 
 
-@contextmanager
-def time_limit(seconds: int) -> Iterator[None]:
-    """End what takes longer than this many seconds with an error; 0 means no limit."""
+def _compile(models: Sequence[Model], options: CompileOptions, request: Request, listener: Listener
+             ) -> tuple[CompiledModel, ...]:
+    """Compile in a child process; when that fails, search for how many operators it works with, if asked to."""
+    sizes = [len(model.main.operators) for model in models]
+    if request.search_delegate:
+        listener.searches()
+    dropped = 0
+    while True:
+        kept = tuple(size - dropped for size in sizes)
+        if request.search_delegate:
+            listener.tries(sum(kept), [name for model, count in zip(models, kept, strict=True)
+                                       for name in _results(model, count)] if dropped else ())
+        listener.starts()
+        try:
+            return in_child(partial(_compile_now, models, replace(options, first_operators=kept)), request.timeout)
+        except CompilationError as error:
+            listener.failed(error)
+            dropped += request.delegate_search_step
+            if not request.search_delegate or dropped >= min(sizes):
+                raise
 
-    def expired(_: int, __: FrameType | None) -> None:
-        raise CompilationError(f"the compilation took longer than {seconds} seconds and was given up.",
-                               advice="Give it more time with --timeout_sec.")
 
-    before = signal.signal(signal.SIGALRM, expired)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+def _compile_now(models: Sequence[Model], options: CompileOptions) -> tuple[CompiledModel, ...]:
+    from compiler.compile import compile_checked
+
+    return tuple(compiled.without_constants() for compiled in compile_checked(models, options))
+
+
+def _results(model: Model, count: int) -> list[str]:
+    """Names of the tensors that the first operators give to others or as results."""
+    graph = model.main
+    return [graph.tensors[t].name for op in graph.operators[:count] for t in op.outputs
+            if t in graph.outputs or any(c.index >= count for c in graph.consumers.get(t, ()))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from compiler.errors import InvalidModelError, UsageError
+from compiler.errors import DynamicShapeError, InvalidModelError, NotQuantizedError, UsageError
 from compiler.facts import CUSTOM_OPERATOR, RUNTIME_VERSION_CURRENT
 from compiler.graph import Graph, Model, Operator
 from compiler.mapping.rules import RULES
@@ -25,11 +25,14 @@ class MappingOptions:
         Outputs of the Edge TPU part: operators that depend on them stay on the CPU.
     multiple_subgraphs:
         Map every Edge TPU subgraph, not only the first.
+    first_operators:
+        Only the first so many operators may run on the Edge TPU; None for all.
     """
 
     min_runtime_version: int = RUNTIME_VERSION_CURRENT
     intermediate_tensors: tuple[str, ...] = ()
     multiple_subgraphs: bool = False
+    first_operators: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,13 @@ def check_model(model: Model) -> None:
     dynamic = next((t for t in graph.tensors if t.is_dynamic), None)
     if dynamic is not None:
         shape = list(dynamic.signature or dynamic.shape)
-        raise InvalidModelError(f"{model.source}: tensor {dynamic.name} has the dynamic shape {shape}.",
+        raise DynamicShapeError(f"{model.source}: tensor {dynamic.name} has the dynamic shape {shape}.",
                                 advice="Export the model with fixed input shapes (batch size 1).")
     if not graph.operators:
         raise InvalidModelError(f"{model.source}: has no operators.", advice="There is nothing to compile.")
     if not any(t.type.is_8bit and t.quantization is not None for op in graph.operators for t in graph.activations(op)):
         bad = next((t for op in graph.operators for t in graph.activations(op) if not t.type.is_8bit), graph.tensors[0])
-        raise InvalidModelError(f"{model.source}: Model not quantized (tensor {bad.name} is {bad.type.name}).",
+        raise NotQuantizedError(f"{model.source}: Model not quantized (tensor {bad.name} is {bad.type.name}).",
                                 advice="Convert it with full integer quantization to int8.")
 
 
@@ -103,7 +106,11 @@ def map_graph(graph: Graph, options: MappingOptions | None = None, lowerable: Lo
     verdicts = [official_verdict(graph, op, options.min_runtime_version) for op in graph.operators]
     for i in _behind(graph, options.intermediate_tensors):
         if verdicts[i].mapped:
-            verdicts[i] = Verdict(Status.LIMITATION, f"{graph.operators[i].title} lies behind an intermediate tensor.")
+            verdicts[i] = Verdict(Status.SUBGRAPH, f"{graph.operators[i].title} lies behind an intermediate tensor.")
+    for op in graph.operators[options.first_operators:] if options.first_operators is not None else ():
+        if verdicts[op.index].mapped:
+            verdicts[op.index] = Verdict(Status.SUBGRAPH, f"{op.title} is not among the first {options.first_operators} "
+                                         "operators, which the search for a valid delegate took.")
     if lowerable is not None:
         for op in graph.operators:
             objection = lowerable(graph, op) if verdicts[op.index].mapped else None

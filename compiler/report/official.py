@@ -75,16 +75,47 @@ def log_path(output: Path) -> Path:
     return output.with_suffix(".log")
 
 
-def report(compiled: Sequence[CompiledModel], sources: Sequence[str], outputs: Sequence[Path], *,
-           show_operations: bool, timeout: int) -> str:
-    """Return everything that the official compiler prints after its version line."""
+def success(compiled: Sequence[CompiledModel], sources: Sequence[str], outputs: Sequence[Path], *,
+            show_operations: bool) -> str:
+    """Return what follows a compilation that succeeded; models that were compiled together have a block each."""
     milliseconds = round(max(c.seconds for c in compiled) * 1000)
     noun = "Models" if len(compiled) > 1 else "Model"
     blocks = [model_block(c, s, o, show_operations=show_operations) for c, s, o in
               zip(compiled, sources, outputs, strict=True)]
-    return "\n".join([
-        f"Started a compilation timeout timer of {timeout} seconds.", "",
-        f"{noun} compiled successfully in {milliseconds} ms.", "",
-        "\n\n".join(blocks),
-        "Compilation child process completed within timeout period.", "Compilation succeeded! ",
-    ])
+    return "\n".join(["", f"{noun} compiled successfully in {milliseconds} ms.", "", "\n\n".join(blocks), CHILD_ENDED,
+                      "Compilation succeeded! "])
+
+
+CHILD_ENDED = "Compilation child process completed within timeout period."
+FAILED = "Compilation failed! "
+TIMED_OUT = "Compilation timeout. This is usually caused by large activations."
+NOT_APPLIED = "ERROR: Restored original execution plan after delegate application failure."
+TOO_LARGE = "Compilation failed: Compilation failed due to large activation tensors in model."
+INTERNAL = "Compilation failed: Internal error."
+DYNAMIC = ("ERROR: Attempting to use a delegate that only supports static-sized tensors with a graph that has "
+           "dynamic-sized tensors.")
+NOT_LOADED = ("Compilation failed: Model failed in Tflite interpreter. Please ensure model can be loaded/run in Tflite "
+              "interpreter.")
+NOT_PARSED = "Model could not be parsed"
+NOT_QUANTIZED = "Model not quantized"
+
+
+def started(seconds: int) -> str:
+    """Return the line that begins a compilation."""
+    return f"Started a compilation timeout timer of {seconds} seconds."
+
+
+def searching(step: int) -> str:
+    """Return the line that begins a search for a valid delegate."""
+    return f"Searching for valid delegate with step {step}"
+
+
+def trying(operators: int, tensors: Sequence[str]) -> str:
+    """Return the lines of one attempt of that search."""
+    lines = [f"Try to compile segment with {operators} ops"]
+    return "\n".join(lines + ([f"Intermediate tensors: {','.join(tensors)}"] if tensors else []))
+
+
+def invalid(source: str) -> str:
+    """Return the line about a model that cannot be compiled."""
+    return f"Invalid model: {source}"

@@ -79,7 +79,7 @@ class ImageNetwork:
         if net.lowest_row(layer) < 0:
             raise LoweringRefusal(op.index, refusal(
                 op, f"with {net.pixels(layer)} pixels per tile it needs more than the {WIDE_ROWS} rows of wide memory of a "
-                "tile.", "Use fewer channels or a smaller image."))
+                "tile.", "Use fewer channels or a smaller image."), too_large=True)
 
     def _place(self) -> Memory:
         memory = place(self.network)
@@ -98,7 +98,8 @@ class ImageNetwork:
         raise LoweringRefusal(op.index, refusal(
             op, f"its input {source.name} takes {source.size} bytes and its output {target.name} {target.size} bytes of "
             f"each tile; the network needs {memory.used} bytes there, the limit is {NARROW_BYTES}.",
-            f"Images of about {int(source.image.height * share)} x {int(source.image.width * share)} would fit."))
+            f"Images of about {int(source.image.height * share)} x {int(source.image.width * share)} would fit."),
+            too_large=True)
 
     def _bytes_at(self, layer: Layer) -> int:
         return sum(self.network.activations[t].size for t in (*layer.sources, layer.target))
