@@ -106,11 +106,12 @@ def map_graph(graph: Graph, options: MappingOptions | None = None, lowerable: Lo
     verdicts = [official_verdict(graph, op, options.min_runtime_version) for op in graph.operators]
     for i in _behind(graph, options.intermediate_tensors):
         if verdicts[i].mapped:
-            verdicts[i] = Verdict(Status.SUBGRAPH, f"{graph.operators[i].title} lies behind an intermediate tensor.")
+            verdicts[i] = Verdict(_left_out(graph, graph.operators[i]), f"{graph.operators[i].title} lies behind an "
+                                  "intermediate tensor.")
     for op in graph.operators[options.first_operators:] if options.first_operators is not None else ():
         if verdicts[op.index].mapped:
-            verdicts[op.index] = Verdict(Status.SUBGRAPH, f"{op.title} is not among the first {options.first_operators} "
-                                         "operators, which the search for a valid delegate took.")
+            verdicts[op.index] = Verdict(_left_out(graph, op), f"{op.title} is not among the first "
+                                         f"{options.first_operators} operators, which the search for a delegate took.")
     if lowerable is not None:
         for op in graph.operators:
             objection = lowerable(graph, op) if verdicts[op.index].mapped else None
@@ -121,10 +122,20 @@ def map_graph(graph: Graph, options: MappingOptions | None = None, lowerable: Lo
     for part in parts[len(kept):]:
         first = graph.operators[part[0]]
         for i in part:
-            verdicts[i] = Verdict(Status.SUBGRAPH, f"{graph.operators[i].title} belongs to a second Edge TPU subgraph "
+            op = graph.operators[i]
+            verdicts[i] = Verdict(_left_out(graph, op), f"{op.title} belongs to a second Edge TPU subgraph "
                                   f"that begins with {first.title}: {_cut(graph, verdicts, part)}",
                                   "Move what runs on the CPU to the end, or use --enable_multiple_subgraphs.")
     return MappedGraph(graph, tuple(verdicts), tuple(_subgraph(graph, part) for part in kept))
+
+
+def _left_out(graph: Graph, op: Operator) -> Status:
+    """Return the status of an operator that could be mapped and is not.
+
+    Official logs name it by the subgraph, except for QUANTIZE between int8 and uint8.
+    """
+    converts = op.name == "QUANTIZE" and len({t.type for t in graph.activations(op)}) > 1
+    return Status.LIMITATION if converts else Status.SUBGRAPH
 
 
 def _cut(graph: Graph, verdicts: Sequence[Verdict], part: Sequence[int]) -> str:
