@@ -6,7 +6,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
-from networks import EVERYTHING, Layers, random_inputs
+from small_networks import EVERYTHING, Layers, random_inputs
 
 from compiler.compile import compile_model
 from compiler.errors import CompilationError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from networks import Layers, random_inputs
+from small_networks import Layers, random_inputs
 
 from compiler.beagle.judge import try_executables
 from compiler.beagle.reference import evaluate

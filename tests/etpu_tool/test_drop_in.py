@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from networks import Layers
 from official_grammar import Compilation, parse_log, parse_output
+from small_networks import Layers
 
 import compiler.compile
 from compiler.compile import CompiledModel, CompileOptions

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import Layers
+from small_networks import Layers
 
 from compiler.compile import CompileOptions
 from compiler.errors import CompilationError
