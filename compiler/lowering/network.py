@@ -32,7 +32,8 @@ from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.softmax import SUM_ROW, Scratch, SoftmaxLayer, softmax_of
 from compiler.mapping import Status, Subgraph, Verdict
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
-from compiler.memory.plan import ModelPlan, Piece
+from compiler.memory.placement import Piece
+from compiler.memory.plan import ModelPlan
 
 _FUSED = (0, 1, 2, 3)
 _SOFTMAX_SCALE = 1 / 256

@@ -12,7 +12,7 @@ class Kind(Enum):
     """How the tiles get at the parameters of a layer."""
 
     LOCAL = "local"
-    """Each tile computes its own output channels from rows of its own (dense layers)."""
+    """Each tile computes its own output channels from rows of its own (dense layers that fit side by side)."""
     RING = "ring"
     """One owner tile sends the rows over the ring bus to all tiles (spatial layers)."""
 
@@ -43,6 +43,9 @@ class ParameterTensor:
         False for tables that the chip only accepts as a stream.
     table:
         Tables do not count when the least filled tile is sought.
+    group_rows:
+        Local tensors that may also lie like ring tensors, whole groups of output channels together: rows of
+        one group. 0 when they may not.
     """
 
     name: str
@@ -55,6 +58,7 @@ class ParameterTensor:
     depthwise: bool = False
     cacheable: bool = True
     table: bool = False
+    group_rows: int = 0
 
     @property
     def total_rows(self) -> int:

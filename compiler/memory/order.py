@@ -25,7 +25,7 @@ from itertools import combinations
 
 from compiler.facts import TILES, WIDE_ROW_BYTES
 from compiler.memory.demand import ModelDemand, ParameterTensor
-from compiler.memory.plan import TileMemory, plan_cache
+from compiler.memory.plan import plan_cache
 
 EXACT_MODELS = 8
 """Up to this many models the search is exhaustive (with bounds that lose nothing)."""
@@ -142,6 +142,15 @@ def evaluate(candidates: Sequence[Candidate], group: Sequence[int], traffic: Tra
     return search.arrangement(tuple(group), bound=0.0)
 
 
+@dataclass(frozen=True, order=True)
+class _Prefix:
+    """The first models of an order: least cost of any order that begins so, rows per tile."""
+
+    bound: float
+    order: tuple[int, ...]
+    staging: int
+
+
 class _Search:
     """Depth-first over groups and their orders; a branch ends when its bound cannot win."""
 
@@ -233,34 +242,33 @@ class _Search:
 
     def orders(self, group: tuple[int, ...], limit: float | None) -> float:
         """Search the orders of a group; returns the least bound of what was left unsearched."""
-        outside = sum(self.alone_cost(i, group) for i in range(len(self.candidates)) if i not in group)
         if len(group) < 2:
-            self.offer(outside, ())
+            self.offer(self.group_bound(()), ())
             return float("inf")
         staging = min(self.candidates[i].demand.staging_row for i in group)
-        return self._extend((), frozenset(group), group, TileMemory(staging), outside, limit)
+        return self._extend((), group, self._prefix((), group, staging), limit)
 
-    def _extend(self, order: tuple[int, ...], left: frozenset[int], group: tuple[int, ...], memory: TileMemory,
-                cost: float, limit: float | None) -> float:
-        if not left:
-            self.offer(cost, order)
+    def _prefix(self, order: tuple[int, ...], group: tuple[int, ...], staging: int) -> _Prefix:
+        """Cost of the first models of an order, and a bound of the cost of any way to go on.
+
+        What the first models get does not depend on those behind them (see :func:`plan_cache`).
+        """
+        plan = plan_cache([self.candidates[i].demand for i in order], staging)
+        cost = sum(self.alone_cost(i, group) for i in range(len(self.candidates)) if i not in group)
+        cost += sum(self.cost(i, group, m.used, m.streamed) for i, m in zip(order, plan.models, strict=True))
+        left = [i for i in group if i not in order]
+        return _Prefix(cost + self.remaining_bound(left, group, plan.remaining // WIDE_ROW_BYTES), order, staging)
+
+    def _extend(self, order: tuple[int, ...], group: tuple[int, ...], prefix: _Prefix, limit: float | None) -> float:
+        if len(order) == len(group):
+            self.offer(prefix.bound, order)
             return float("inf")
-        bound = cost + self.remaining_bound(left, group, memory.free_rows)
-        if bound >= self.best[0]:
+        if prefix.bound >= self.best[0]:
             return float("inf")
         if limit is not None and time.monotonic() > limit:
-            return bound
-        steps = []
-        for i in sorted(left):
-            after = memory.copy()
-            cached, streamed = _occupy(after, self.candidates[i].demand.tensors)
-            spent = cost + self.cost(i, group, cached, streamed)
-            steps.append((spent + self.remaining_bound(left - {i}, group, after.free_rows), i, after, spent))
-        steps.sort(key=lambda step: step[:2])
-        unsearched = float("inf")
-        for _, i, after, spent in steps:
-            unsearched = min(unsearched, self._extend((*order, i), left - {i}, group, after, spent, limit))
-        return unsearched
+            return prefix.bound
+        steps = sorted(self._prefix((*order, i), group, prefix.staging) for i in group if i not in order)
+        return min(self._extend(step.order, group, step, limit) for step in steps)
 
     def offer(self, cost: float, order: tuple[int, ...]) -> None:
         """Keep an arrangement if it is the best so far."""
@@ -286,12 +294,3 @@ class _Search:
 
 def _bytes(tensors: Sequence[ParameterTensor]) -> int:
     return sum(t.streamed_bytes for t in tensors)
-
-
-def _occupy(memory: TileMemory, tensors: Sequence[ParameterTensor]) -> tuple[int, int]:
-    """Place a model; returns its cached bytes (whole rows) and streamed bytes."""
-    pieces = memory.place(tensors)
-    cached = sum(p.rows for placed in pieces for p in placed) * WIDE_ROW_BYTES
-    streamed = sum(t.streamed_bytes * t.reads for t, placed in zip(tensors, pieces, strict=True) if not placed)
-    return cached, streamed
-

@@ -8,38 +8,24 @@ Rules, read off official programs:
 * A ring tensor goes to the least filled tile, in the order most often read, depthwise first,
   largest first. One that no single tile can hold is cut into k pieces on k tiles, k as small
   as possible, the first k - 1 pieces filling their tile.
+* Local tensors that do not fit side by side on their tiles lie like ring tensors instead, cut
+  between groups of output channels only.
 * Co-compiled models are served in the order of the command line. The rows set aside for
   executables are those of the largest executable, not the sum.
+
+These rules are first fit, and first fit is not monotone: with more room an early layer may take
+what two later ones had. :func:`plan_cache` therefore also plays them with less room than there is,
+and takes the best of all: see there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compiler.facts import TILES, WIDE_ROW_BYTES, WIDE_ROWS
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
-from compiler.memory.tile_heap import TileHeap
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Rows of one tensor on one tile.
-
-    Attributes
-    ----------
-    tile:
-        Owner.
-    row:
-        First wide row.
-    first, rows:
-        Which rows of the tensor (local tensors: of the tile's own part).
-    """
-
-    tile: int
-    row: int
-    first: int
-    rows: int
+from compiler.memory.placement import Piece, Placement, TileMemory
 
 
 @dataclass(frozen=True)
@@ -50,6 +36,8 @@ class ModelPlan:
     ----------
     pieces:
         Per tensor of the demand, in its order: where it lives; empty when it is streamed.
+    on_ring:
+        Numbers of the local tensors that lie like ring tensors.
     available:
         On-chip bytes that earlier models left for this one.
     """
@@ -57,10 +45,15 @@ class ModelPlan:
     demand: ModelDemand
     pieces: tuple[tuple[Piece, ...], ...]
     available: int
+    on_ring: frozenset[int] = frozenset()
 
     def cached(self, index: int) -> bool:
         """Tell whether a tensor is cached."""
         return bool(self.pieces[index])
+
+    def side_by_side(self, index: int) -> bool:
+        """Tell whether a local tensor is cached on the tiles that compute with it."""
+        return self.cached(index) and index not in self.on_ring
 
     @property
     def used(self) -> int:
@@ -70,8 +63,7 @@ class ModelPlan:
     @property
     def streamed(self) -> int:
         """Bytes that travel with every inference."""
-        return sum(t.streamed_bytes * t.reads if not p else 0
-                   for t, p in zip(self.demand.tensors, self.pieces, strict=True))
+        return sum(t.streamed_bytes * t.reads for t, p in zip(self.demand.tensors, self.pieces, strict=True) if not p)
 
 
 @dataclass(frozen=True)
@@ -92,160 +84,85 @@ class CachePlan:
         return self.capacity - sum(m.used for m in self.models)
 
 
-def plan_cache(demands: Sequence[ModelDemand]) -> CachePlan:
+def plan_cache(demands: Sequence[ModelDemand], rows: int | None = None) -> CachePlan:
     """Plan the on-chip memory of models in the order of the command line.
+
+    Let H(b) be what the official rules give when the tiles have b rows each, and s(b) the bytes
+    that each model then streams and the rows it takes, compared model by model in the order of the
+    command line. The plan is the H(b) with the least s(b) of all b up to the rows B that there are;
+    of equals that with the largest b. So
+
+    * it is the official plan H(B) whenever no smaller b streams less, in particular whenever
+      everything fits;
+    * it is monotone: a larger B only adds candidates.
+
+    The search goes down from B and ends where no smaller b can win. All models before the first
+    that streams anything avoidable must be cached completely by a better plan too, which takes
+    all their rows; of the others' rows in ``TILES * b`` that model could at best save what a
+    fractional knapsack saves. That bound only grows when b falls. Values of b that leave every
+    comparison of the official rules as it was are passed over.
 
     Parameters
     ----------
     demands:
         At least one model.
+    rows:
+        Rows per tile; by default those below the staging of every model.
     """
-    staging_row = min((d.staging_row for d in demands), default=WIDE_ROWS)
-    memory = TileMemory(staging_row)
-    models = []
-    for demand in demands:
-        available = memory.free_rows * WIDE_ROW_BYTES
-        models.append(ModelPlan(demand, memory.place(demand.tensors), available))
-    return CachePlan(tuple(models), staging_row)
-
-
-class TileMemory:
-    """Rows in use on every tile: a bottom part that grows up and a top part that grows down.
-
-    Parameters
-    ----------
-    top:
-        Rows below this one are free at first.
-    """
-
-    def __init__(self, top: int) -> None:
-        self._top = top
-        self._bottom = [0] * TILES
-        self._ceiling = [top] * TILES
-        self._tables = [0] * TILES
-
-    def copy(self) -> TileMemory:
-        """Return an independent copy (for searches)."""
-        other = TileMemory(self._top)
-        other._bottom, other._ceiling = self._bottom.copy(), self._ceiling.copy()
-        other._tables = self._tables.copy()
-        return other
-
-    @property
-    def free_rows(self) -> int:
-        """Rows not in use, over all tiles."""
-        return sum(self._ceiling) - sum(self._bottom)
-
-    def free(self, tile: int) -> int:
-        """Rows not in use on one tile."""
-        return self._ceiling[tile] - self._bottom[tile]
-
-    def place(self, tensors: Sequence[ParameterTensor]) -> tuple[tuple[Piece, ...], ...]:
-        """Place the tensors of the next model; returns the pieces of each, empty when streamed."""
-        first_model = not any(self._bottom) and all(c == self._top for c in self._ceiling)
-        pieces: list[tuple[Piece, ...]] = [()] * len(tensors)
-        for i in _local_order(tensors):
-            pieces[i] = self._place_local(tensors[i])
-        owners = self._assign(tensors)
-        complete = all(i in owners or pieces[i] for i, t in enumerate(tensors) if t.cacheable)
-        upward = first_model and complete
-        for i, placed in self._lay_out(owners, upward).items():
-            pieces[i] = placed
-        return tuple(pieces)
-
-    def _place_local(self, tensor: ParameterTensor) -> tuple[Piece, ...]:
-        row = max(self._bottom[:tensor.tiles])
-        if row + tensor.rows > min(self._ceiling[:tensor.tiles]):
-            return ()
-        for tile in range(tensor.tiles):
-            self._bottom[tile] = row + tensor.rows
-            self._tables[tile] += tensor.rows if tensor.table else 0
-        return tuple(Piece(tile, row, 0, tensor.rows_on(tile)) for tile in range(tensor.tiles))
-
-    def _assign(self, tensors: Sequence[ParameterTensor]) -> dict[int, list[tuple[int, int]]]:
-        """Choose owner tiles: tensor index -> (tile, rows) of its pieces."""
-        free = [self.free(t) for t in range(TILES)]
-        heap = TileHeap(self._top - f - tables for f, tables in zip(free, self._tables, strict=True))
-        owners: dict[int, list[tuple[int, int]]] = {}
-        for i in _ring_order(tensors):
-            chosen = _choose(heap, tensors[i].rows, free)
-            if chosen:
-                owners[i] = chosen
-        return owners
-
-    def _lay_out(self, owners: dict[int, list[tuple[int, int]]], upward: bool) -> dict[int, tuple[Piece, ...]]:
-        """Give the pieces rows: contiguous in operator order, above the locals or below the ceiling."""
-        used = [0] * TILES
-        for chosen in owners.values():
-            for tile, rows in chosen:
-                used[tile] += rows
-        base = self._bottom.copy() if upward else [c - u for c, u in zip(self._ceiling, used, strict=True)]
-        for tile in range(TILES):
-            if upward:
-                self._bottom[tile] += used[tile]
-            else:
-                self._ceiling[tile] -= used[tile]
-        placed = {}
-        for i in sorted(owners):
-            parts, first = [], 0
-            for tile, rows in owners[i]:
-                parts.append(Piece(tile, base[tile], first, rows))
-                base[tile] += rows
-                first += rows
-            placed[i] = tuple(parts)
-        return placed
-
-
-def _local_order(tensors: Sequence[ParameterTensor]) -> list[int]:
-    local = [i for i, t in enumerate(tensors) if t.cacheable and t.kind is Kind.LOCAL]
-    return sorted(local, key=lambda i: (-tensors[i].tiles, -i))
-
-
-def _ring_order(tensors: Sequence[ParameterTensor]) -> Iterable[int]:
-    ring = [i for i, t in enumerate(tensors) if t.cacheable and t.kind is Kind.RING]
-    return sorted(ring, key=lambda i: (-tensors[i].reads, not tensors[i].depthwise, -tensors[i].rows, i))
-
-
-def _choose(heap: TileHeap, rows: int, free: list[int]) -> list[tuple[int, int]]:
-    """Take the least filled tiles until k of them hold the tensor, k as small as possible.
-
-    A tile that ends an attempt stays out of the following ones, as in official programs.
-    """
-    out: list[tuple[int, int]] = []
-    chosen: list[tuple[int, int]] = []
-    for k in range(1, len(heap) + 1):
-        held, failed = _attempt(heap, k, -(-rows // k), free)
-        if failed is None and len(held) == k:
-            chosen = _fill(rows, [tile for tile, _ in held], free)
-        elif failed is not None:
-            out.append(failed)
-        taken = dict(chosen)
-        for tile, used in held:
-            free[tile] -= taken.get(tile, 0)
-            heap.push(tile, used + taken.get(tile, 0))
-        if chosen or failed is None:
+    top = min((d.staging_row for d in demands), default=WIDE_ROWS) if rows is None else rows
+    best, slack = _official(demands, top)
+    row = top - slack - 1
+    while row > 0 and (short := _first_short(demands, best)) is not None:
+        if _least_streamed(demands, short, row) > best[short].streamed:
             break
-    for tile, used in out:
-        heap.push(tile, used)
-    return chosen
+        other, slack = _official(demands, row)
+        if _cost(other) < _cost(best):
+            best = other
+        row -= slack + 1
+    models, taken = [], 0
+    for demand, placement in zip(demands, best, strict=True):
+        models.append(ModelPlan(demand, placement.pieces, (top * TILES - taken) * WIDE_ROW_BYTES, placement.on_ring))
+        taken += sum(p.rows for pieces in placement.pieces for p in pieces)
+    return CachePlan(tuple(models), top)
 
 
-def _attempt(heap: TileHeap, k: int, part: int,
-             free: list[int]) -> tuple[list[tuple[int, int]], tuple[int, int] | None]:
-    """Take k tiles with room for ``part`` rows each; returns those taken and the one that ended it."""
-    held: list[tuple[int, int]] = []
-    while len(held) < k and len(heap):
-        tile, used = heap.pop()
-        if free[tile] < part:
-            return held, (tile, used)
-        held.append((tile, used))
-    return held, None
+def _official(demands: Sequence[ModelDemand], top: int) -> tuple[list[Placement], int]:
+    """Play the official rules with ``top`` rows per tile; returns also how many fewer would change nothing."""
+    memory = TileMemory(top)
+    return [memory.place(demand.tensors) for demand in demands], memory.slack
 
 
-def _fill(rows: int, tiles: list[int], free: list[int]) -> list[tuple[int, int]]:
-    parts = []
-    for tile in tiles:
-        part = min(rows, free[tile])
-        parts.append((tile, part))
-        rows -= part
-    return [p for p in parts if p[1]]
+def _cost(placements: Sequence[Placement]) -> list[tuple[int, int]]:
+    return [(placement.streamed, placement.rows) for placement in placements]
+
+
+def _first_short(demands: Sequence[ModelDemand], placements: Sequence[Placement]) -> int | None:
+    """Return the first model that streams more than it must."""
+    for i, (demand, placement) in enumerate(zip(demands, placements, strict=True)):
+        if any(t.cacheable and not p for t, p in zip(demand.tensors, placement.pieces, strict=True)):
+            return i
+    return None
+
+
+def _may_fit(tensor: ParameterTensor, row: int) -> bool:
+    """Tell whether a tensor fits into empty tiles of ``row`` rows."""
+    unit = tensor.group_rows or 1
+    side_by_side = tensor.kind is Kind.LOCAL and tensor.rows <= row
+    on_ring = (tensor.kind is Kind.RING or tensor.group_rows > 0) and tensor.total_rows <= row // unit * unit * TILES
+    return tensor.cacheable and tensor.total_rows > 0 and (side_by_side or on_ring)
+
+
+def _least_streamed(demands: Sequence[ModelDemand], model: int, row: int) -> float:
+    """Bytes that a model streams at least with ``row`` rows per tile, all models before it being complete."""
+    free = row * TILES - sum(t.total_rows for d in demands[:model] for t in d.tensors if t.cacheable)
+    tensors = demands[model].tensors
+    least = float(sum(t.streamed_bytes * t.reads for t in tensors))
+    offers = [(t.streamed_bytes * t.reads / t.total_rows, t.total_rows) for t in tensors if _may_fit(t, row)]
+    for gain, rows in sorted(offers, reverse=True):
+        taken = max(min(rows, free), 0)
+        least -= gain * taken
+        free -= taken
+    return least
+
+
+__all__ = ["CachePlan", "ModelPlan", "Piece", "plan_cache"]

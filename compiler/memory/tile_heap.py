@@ -9,7 +9,7 @@ and then lifts the last element: tiles of an empty chip are taken in the order
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 
 class TileHeap:
@@ -30,9 +30,9 @@ class TileHeap:
         return len(self._heap)
 
     @property
-    def tiles(self) -> Sequence[int]:
-        """Tiles in heap order."""
-        return [tile for _, tile in self._heap]
+    def least_filled(self) -> int:
+        """The tile that is taken next."""
+        return self._heap[0][1]
 
     def push(self, tile: int, rows: int) -> None:
         """Add a tile with the given rows in use."""

@@ -29,7 +29,8 @@ from compiler.lowering.spatial.reading import NetworkReader
 from compiler.lowering.spatial.weights import Kernel
 from compiler.mapping import Subgraph
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
-from compiler.memory.plan import ModelPlan, Piece
+from compiler.memory.placement import Piece
+from compiler.memory.plan import ModelPlan
 
 _SLACK = (0, 1 / 24, 1 / 12, 1 / 6)
 """Parts of narrow memory left free in further attempts, when buffers do not fit side by side."""

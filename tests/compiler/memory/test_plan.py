@@ -80,6 +80,7 @@ def test_split_tensors_take_the_official_tiles() -> None:
     assert tiles(150) == [1, 3]
     assert tiles(250) == [3, 7, 15]
     assert tiles(350) == [7, 15, 14, 13]
+    assert tiles(450) == [15, 14, 13, 12, 7]
 
 
 def test_second_model_gets_what_the_first_left() -> None:

@@ -1,0 +1,218 @@
+"""Rows of the tiles: the official rules by which tensors get their places, for one amount of room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from compiler.facts import TILES
+from compiler.memory.demand import Kind, ParameterTensor
+from compiler.memory.tile_heap import TileHeap
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of one tensor on one tile.
+
+    Attributes
+    ----------
+    tile:
+        Owner.
+    row:
+        First wide row.
+    first, rows:
+        Which rows of the tensor (local tensors side by side: of the tile's own part).
+    """
+
+    tile: int
+    row: int
+    first: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the tensors of one model lie.
+
+    Attributes
+    ----------
+    pieces:
+        Per tensor; empty when it is streamed.
+    on_ring:
+        Numbers of the local tensors that lie like ring tensors.
+    streamed:
+        Bytes that travel with every inference.
+    """
+
+    pieces: tuple[tuple[Piece, ...], ...]
+    on_ring: frozenset[int]
+    streamed: int
+
+    @property
+    def rows(self) -> int:
+        """Wide rows in use."""
+        return sum(p.rows for pieces in self.pieces for p in pieces)
+
+
+class TileMemory:
+    """Rows in use on every tile: a bottom part that grows up and a top part that grows down.
+
+    Parameters
+    ----------
+    top:
+        Rows below this one are free at first.
+
+    Attributes
+    ----------
+    slack:
+        With up to so many rows less per tile everything placed so far would have got as many rows on the same tiles.
+    """
+
+    def __init__(self, top: int) -> None:
+        self.slack = top
+        self._top = top
+        self._bottom = [0] * TILES
+        self._ceiling = [top] * TILES
+        self._tables = [0] * TILES
+
+    def copy(self) -> TileMemory:
+        """Return an independent copy."""
+        other = TileMemory(self._top)
+        other.slack = self.slack
+        other._restore(self)
+        return other
+
+    def _restore(self, other: TileMemory) -> None:
+        self._bottom, self._ceiling = other._bottom.copy(), other._ceiling.copy()
+        self._tables = other._tables.copy()
+
+    @property
+    def free_rows(self) -> int:
+        """Rows not in use, over all tiles."""
+        return sum(self._ceiling) - sum(self._bottom)
+
+    def free(self, tile: int) -> int:
+        """Rows not in use on one tile."""
+        return self._ceiling[tile] - self._bottom[tile]
+
+    def place(self, tensors: Sequence[ParameterTensor]) -> Placement:
+        """Place the tensors of the next model.
+
+        Dense layers lie side by side as far as they fit, the others on the ring. Where something
+        is left over, all of them on the ring may leave less: published sizes of dense networks
+        (24 of 25 groups of 64 outputs, 16.0) only come about so.
+        """
+        before = self.copy()
+        placed = self._place(tensors, set())
+        dense = {i for i, t in enumerate(tensors) if t.cacheable and t.kind is Kind.LOCAL and t.group_rows}
+        least = sum(t.streamed_bytes * t.reads for t in tensors if not t.cacheable)
+        if placed.streamed == least or not dense:
+            return placed
+        after = self.copy()
+        self._restore(before)
+        on_ring = self._place(tensors, dense)
+        if on_ring.streamed < placed.streamed:
+            return on_ring
+        self._restore(after)
+        return placed
+
+    def _place(self, tensors: Sequence[ParameterTensor], on_ring: set[int]) -> Placement:
+        first_model = not any(self._bottom) and all(c == self._top for c in self._ceiling)
+        pieces: list[tuple[Piece, ...]] = [()] * len(tensors)
+        for i in _local_order(tensors):
+            if i not in on_ring:
+                pieces[i] = self._place_local(tensors[i])
+        ring = {i for i, t in enumerate(tensors) if t.cacheable and not pieces[i] and (t.kind is Kind.RING or t.group_rows)}
+        owners = self._assign(tensors, ring)
+        complete = all(i in owners or pieces[i] for i, t in enumerate(tensors) if t.cacheable)
+        for i, placed in self._lay_out(owners, upward=first_model and complete).items():
+            pieces[i] = placed
+        streamed = sum(t.streamed_bytes * t.reads for t, p in zip(tensors, pieces, strict=True) if not p)
+        dense = frozenset(i for i in owners if tensors[i].kind is Kind.LOCAL)
+        return Placement(tuple(pieces), dense, streamed)
+
+    def _place_local(self, tensor: ParameterTensor) -> tuple[Piece, ...]:
+        row = max(self._bottom[:tensor.tiles])
+        left = min(self._ceiling[:tensor.tiles]) - row - tensor.rows
+        if left < 0:
+            return ()
+        self.slack = min(self.slack, left)
+        for tile in range(tensor.tiles):
+            self._bottom[tile] = row + tensor.rows
+            self._tables[tile] += tensor.rows if tensor.table else 0
+        return tuple(Piece(tile, row, 0, tensor.rows_on(tile)) for tile in range(tensor.tiles))
+
+    def _assign(self, tensors: Sequence[ParameterTensor], ring: set[int]) -> dict[int, list[tuple[int, int]]]:
+        """Choose owner tiles: tensor index -> (tile, rows) of its pieces."""
+        free = [self.free(t) for t in range(TILES)]
+        heap = TileHeap(self._top - f - tables for f, tables in zip(free, self._tables, strict=True))
+        owners: dict[int, list[tuple[int, int]]] = {}
+        for i in _ring_order(tensors, ring):
+            chosen = self._choose(heap, tensors[i], free)
+            if chosen:
+                owners[i] = chosen
+        return owners
+
+    def _choose(self, heap: TileHeap, tensor: ParameterTensor, free: list[int]) -> list[tuple[int, int]]:
+        """Fill the least filled tiles with a tensor, the last as far as needed; nothing changes when they do not suffice."""
+        rows, unit = tensor.total_rows, tensor.group_rows or 1
+        passed: list[tuple[int, int]] = []
+        room = 0
+        while len(heap) and room + free[heap.least_filled] // unit * unit < rows:
+            room += free[heap.least_filled] // unit * unit
+            self.slack = min(self.slack, free[heap.least_filled] % unit)
+            passed.append(heap.pop())
+        fits = len(heap) > 0
+        if fits:
+            self.slack = min(self.slack, free[heap.least_filled] - -(-(rows - room) // unit) * unit)
+        # Tiles counted before the last one come back behind their equals.
+        for tile, used in passed:
+            heap.push(tile, used)
+        return self._fill(heap, rows, unit, free) if fits else []
+
+    def _fill(self, heap: TileHeap, rows: int, unit: int, free: list[int]) -> list[tuple[int, int]]:
+        taken: list[tuple[int, int]] = []
+        filled: list[tuple[int, int]] = []
+        while rows:
+            tile, used = heap.pop()
+            part = min(rows, free[tile] // unit * unit)
+            self.slack = min(self.slack, free[tile] - part if part == rows else free[tile] % unit)
+            filled.append((tile, used + part))
+            free[tile] -= part
+            rows -= part
+            if part:
+                taken.append((tile, part))
+        for tile, used in filled:
+            heap.push(tile, used)
+        return taken
+
+    def _lay_out(self, owners: dict[int, list[tuple[int, int]]], *, upward: bool) -> dict[int, tuple[Piece, ...]]:
+        """Give the pieces rows: contiguous in operator order, above the locals or below the ceiling."""
+        used = [0] * TILES
+        for chosen in owners.values():
+            for tile, rows in chosen:
+                used[tile] += rows
+        base = self._bottom.copy() if upward else [c - u for c, u in zip(self._ceiling, used, strict=True)]
+        for tile in range(TILES):
+            if upward:
+                self._bottom[tile] += used[tile]
+            else:
+                self._ceiling[tile] -= used[tile]
+        placed = {}
+        for i in sorted(owners):
+            parts, first = [], 0
+            for tile, rows in owners[i]:
+                parts.append(Piece(tile, base[tile], first, rows))
+                base[tile] += rows
+                first += rows
+            placed[i] = tuple(parts)
+        return placed
+
+
+def _local_order(tensors: Sequence[ParameterTensor]) -> list[int]:
+    local = [i for i, t in enumerate(tensors) if t.cacheable and t.kind is Kind.LOCAL]
+    return sorted(local, key=lambda i: (-tensors[i].tiles, -i))
+
+
+def _ring_order(tensors: Sequence[ParameterTensor], ring: set[int]) -> Iterable[int]:
+    return sorted(ring, key=lambda i: (-tensors[i].reads, not tensors[i].depthwise, -tensors[i].total_rows, i))
