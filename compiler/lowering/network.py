@@ -6,13 +6,13 @@ Chains of FULLY_CONNECTED with fused activations, and the border operators that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from compiler.facts import NARROW_BYTES, PARAMETER_LINE_BYTES, WIDE_ROWS
+from compiler.facts import NARROW_BYTES, PARAMETER_LINE_BYTES
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import (
     ACTIVATION_NAMES,
@@ -25,7 +25,8 @@ from compiler.lowering.arithmetic import (
 )
 from compiler.lowering.builder import ProgramBuilder
 from compiler.lowering.caching_program import CacheSegment, caching_program
-from compiler.lowering.dense import DenseLayer, Slice, allocate, dense_program, staging_row
+from compiler.lowering.dense import Slice, allocate, dense_program, staging_row
+from compiler.lowering.dense_layer import DenseLayer
 from compiler.lowering.lowered import LoweredNetwork, refusal
 from compiler.lowering.parameters import Bytes, DenseParameters, dense_blob, round_up
 from compiler.lowering.refusal import LoweringRefusal
@@ -223,8 +224,7 @@ class DenseNetwork:
         plan:
             A plan made before: layers that it streams need rows of wide memory to pass through.
         """
-        streamed = [plan is not None and not plan.cached(i) for i in range(len(self.layers))]
-        row = staging_row(self.layers, streamed)
+        row = staging_row(self.layers, arriving(plan, range(len(self.layers))))
         tensors = [*(parameter_tensor(layer) for layer in self.layers), *softmax_tensors(self.softmax)]
         return ModelDemand(name, tuple(tensors), row if self.softmax is None else min(row, SUM_ROW))
 
@@ -234,11 +234,11 @@ class DenseNetwork:
         cached, streamed = b"", b""
         count = len(self.layers)
         softmax = placed_softmax(self.graph, self.softmax, plan.pieces[count:])
-        for layer, pieces in zip(self.layers, plan.pieces[:count], strict=True):
-            placed.append(replace(layer, row=pieces[0].row if pieces else None))
+        for i, (layer, pieces) in enumerate(zip(self.layers, plan.pieces[:count], strict=True)):
+            placed.append(placed_dense(layer, pieces, on_ring=i in plan.on_ring))
             blob = dense_blob(layer.parameters)
             if pieces:
-                segments.append(dense_segments(placed[-1], pieces[0].row))
+                segments.append(dense_segments(placed[-1]))
                 cached += blob
             else:
                 streamed += blob
@@ -268,12 +268,26 @@ def parameter_tensor(layer: DenseLayer) -> ParameterTensor:
     last = layer.groups_on(layer.tiles - 1) * p.group_rows
     rows = layer.groups_per_tile * p.group_rows
     return ParameterTensor(layer.name, Kind.LOCAL, rows, round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES),
-                           layer.tiles, last, cacheable=rows <= WIDE_ROWS)
+                           layer.tiles, last, group_rows=p.group_rows)
 
 
-def dense_segments(layer: DenseLayer, row: int) -> list[CacheSegment]:
-    """Return where the lines of a dense layer's blob go."""
+def arriving(plan: ModelPlan | None, tensors: Iterable[int]) -> list[bool]:
+    """Tell for dense layers whether a plan lets their parameters arrive while they are used."""
+    return [plan is not None and not plan.side_by_side(i) for i in tensors]
+
+
+def placed_dense(layer: DenseLayer, pieces: Sequence[Piece], *, on_ring: bool) -> DenseLayer:
+    """Tell a layer where its parameters lie."""
+    if on_ring:
+        return replace(layer, pieces=tuple(pieces))
+    return replace(layer, row=pieces[0].row if pieces else None)
+
+
+def dense_segments(layer: DenseLayer) -> list[CacheSegment]:
+    """Return where the lines of a cached dense layer's blob go."""
     p = layer.parameters
-    return [CacheSegment(tile, row, layer.groups_on(tile) * p.group_bytes // PARAMETER_LINE_BYTES, p.lanes,
+    if layer.row is None:
+        lines = [piece.rows // p.group_rows * p.group_bytes // PARAMETER_LINE_BYTES for piece in layer.pieces]
+        return [CacheSegment(piece.tile, piece.row, n, p.lanes) for piece, n in zip(layer.pieces, lines, strict=True)]
+    return [CacheSegment(tile, layer.row, layer.groups_on(tile) * p.group_bytes // PARAMETER_LINE_BYTES, p.lanes,
                          p.header_rows, layer.groups_on(tile)) for tile in range(layer.tiles)]
-

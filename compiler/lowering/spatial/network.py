@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from compiler.errors import ProgramError
 from compiler.facts import LANES, NARROW_BYTES, TILES, WIDE_ROWS
 from compiler.graph import Graph, Operator
 from compiler.lowering.caching_program import CacheSegment, caching_program
-from compiler.lowering.dense import DenseLayer
+from compiler.lowering.dense_layer import DenseLayer
 from compiler.lowering.lowered import LoweredNetwork, refusal
 from compiler.lowering.network import (
+    arriving,
     dense_segments,
     parameter_tensor,
+    placed_dense,
     placed_softmax,
     softmax_segments,
     softmax_tensors,
@@ -120,8 +121,8 @@ class ImageNetwork:
         tensors += [parameter_tensor(layer) for layer in self.reader.dense]
         tensors += softmax_tensors(self.network.tail.softmax if self.network.tail is not None else None)
         first = len(self.network.convolutions)
-        streamed = [plan is not None and not plan.cached(first + i) for i in range(len(self.reader.dense))]
-        return ModelDemand(name, tuple(tensors), self.network.staging_row(streamed))
+        dense = arriving(plan, range(first, first + len(self.reader.dense)))
+        return ModelDemand(name, tuple(tensors), self.network.staging_row(dense))
 
     def lower(self, plan: ModelPlan) -> LoweredNetwork:
         """Write the programs for a memory plan.
@@ -140,7 +141,7 @@ class ImageNetwork:
                     op, f"its {64 * layer.kernel.lines} bytes of parameters do not fit the on-chip memory, and rows of "
                     "16 bytes that do not fill lines of 64 are not streamed.", "Compile the model alone."))
         pieces_of = {layer.name: pieces for layer, pieces in zip(convolutions, plan.pieces[:count], strict=True)}
-        network, dense = self._with_rows(plan.pieces[count:])
+        network, dense = self._with_rows(plan)
         softmax = network.tail.softmax if network.tail is not None else None
         tables = softmax.tables if softmax is not None else ()
         try:
@@ -150,13 +151,13 @@ class ImageNetwork:
             raise LoweringRefusal(op.index, refusal(op, f"does not fit the fields of an instruction: {error}")) from error
         kernels = [(layer.kernel, p) for layer, p in zip(convolutions, plan.pieces[:count], strict=True)]
         segments = [cache_segments(k, p) for k, p in kernels if p]
-        segments += [dense_segments(layer, layer.row) for layer in dense if layer.row is not None]
+        segments += [dense_segments(layer) for layer in dense if not layer.streamed]
         segments += softmax_segments(softmax)
         caching = caching_program(segments) if segments else None
         cached = [k.blob for k, p in kernels if p]
-        cached += [*(dense_blob(layer.parameters) for layer in dense if layer.row is not None), *tables]
+        cached += [*(dense_blob(layer.parameters) for layer in dense if not layer.streamed), *tables]
         streamed = b"".join(k.blob for k, p in kernels if not p)
-        streamed += b"".join(dense_blob(layer.parameters) for layer in dense if layer.row is None)
+        streamed += b"".join(dense_blob(layer.parameters) for layer in dense if layer.streamed)
         return LoweredNetwork(program, caching, b"".join(cached), streamed, self.memory.used)
 
     def _ports(self) -> tuple[Port, dict[int, Port], Port | None]:
@@ -171,14 +172,15 @@ class ImageNetwork:
         tail = None if vector is None else Port(vector.name, round_up(vector.shape[-1], 8))
         return Port(source.name, round_up(source.elements, 8)), ports, tail
 
-    def _with_rows(self, pieces: Sequence[Sequence[Piece]]) -> tuple[SpatialNetwork, list[DenseLayer]]:
+    def _with_rows(self, plan: ModelPlan) -> tuple[SpatialNetwork, list[DenseLayer]]:
         """Give the dense layers their rows in wide memory."""
-        own = pieces[:len(self.reader.dense)]
-        dense = [replace(layer, row=p[0].row if p else None) for layer, p in zip(self.reader.dense, own, strict=True)]
+        first = len(self.network.convolutions)
+        dense = [placed_dense(layer, plan.pieces[first + i], on_ring=first + i in plan.on_ring)
+                 for i, layer in enumerate(self.reader.dense)]
         tail = self.network.tail
         if tail is None:
             return self.network, dense
-        softmax = placed_softmax(self.graph, tail.softmax, pieces[len(self.reader.dense):])
+        softmax = placed_softmax(self.graph, tail.softmax, plan.pieces[first + len(dense):])
         return replace(self.network, tail=replace(tail, layers=tuple(dense), softmax=softmax)), dense
 
 

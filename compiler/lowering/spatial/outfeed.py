@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from compiler.beagle.isa.counters import DmaTag, ScalarEngine, TileCounter
 from compiler.facts import TILES
 from compiler.lowering.builder import ProgramBuilder, Values, address_pair, signal, walk, watch
-from compiler.lowering.dense import RECEIVE_ROW, ROW_WORDS, issue_transfer, ring_turn
+from compiler.lowering.dense import RECEIVE_ROW, issue_transfer, ring_turn
+from compiler.lowering.dense_layer import ROW_WORDS
 from compiler.lowering.spatial.geometry import Activation, by_content
 from compiler.package.model import BaseAddress
 

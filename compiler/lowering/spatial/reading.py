@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from compiler.facts import TILES
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import unsigned_weights, zero_point
-from compiler.lowering.dense import DenseLayer
+from compiler.lowering.dense_layer import DenseLayer
 from compiler.lowering.lowered import refusal
 from compiler.lowering.network import dense_layer, is_free, softmax_layer
 from compiler.lowering.refusal import LoweringRefusal

@@ -16,15 +16,14 @@ from compiler.lowering.builder import LAYER_COUNTERS, ProgramBuilder
 from compiler.lowering.dense import (
     SEND_ROW,
     DenseBuffers,
-    DenseLayer,
     Slice,
-    StreamBuffers,
     allocate,
-    compute,
+    emit_dense,
     emit_vector_output,
     gather,
-    stream,
 )
+from compiler.lowering.dense_layer import DenseLayer
+from compiler.lowering.dense_stream import StreamBuffers
 from compiler.lowering.parameters import Bytes, round_up
 from compiler.lowering.softmax import SUM_ROW, Scratch, SoftmaxLayer, softmax_of
 from compiler.lowering.spatial.books import Books
@@ -97,12 +96,12 @@ class Tail:
         """The image as one row of pixels, on the tile that computes means."""
         return Slab(Span(0, 1), Span(0, self.image.height * self.image.width), self.image.padded)
 
-    def lowest_row(self, streamed: Sequence[bool]) -> int:
-        """Lowest wide row in use."""
+    def lowest_row(self, arriving: Sequence[bool]) -> int:
+        """Lowest wide row in use; parameters of some dense layers arrive while they are used."""
         rows = [SEND_ROW if self.softmax is None else SUM_ROW]
         if self.mean is not None:
             rows.append(WIDE_ROWS - wide_rows_of(self.line))
-        rows += [StreamBuffers.of(layer.parameters).lowest for layer, s in zip(self.layers, streamed, strict=True) if s]
+        rows += [StreamBuffers.of(layer.parameters).lowest for layer, s in zip(self.layers, arriving, strict=True) if s]
         return min(rows)
 
 
@@ -147,10 +146,7 @@ def emit_tail(b: ProgramBuilder, books: Books, tail: Tail, source: Activation, n
             b.tile_fence(reset=LAYER_COUNTERS)
         gather(b, slices, layer.tiles)
         out = tail.buffers.outputs[i]
-        if layer.row is None:
-            books.streamed_lines = stream(b, layer, out, books.streamed_lines, books.next_line)
-        else:
-            compute(b, layer, layer.row, out)
+        books.streamed_lines = emit_dense(b, layer, out, books.streamed_lines, books.next_line)
         slices = [Slice(t, out // 4, layer.bytes_on(t) // 4) for t in range(layer.tiles)]
     for function in tail.functions:
         emit_vector_unary(b, function, slices, tail.constants)

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compiler.beagle.isa import decode_stream
+from compiler.beagle.judge import try_executables
 from compiler.beagle.simulator import Machine
 from compiler.compile import CompiledModel, compile_model
 from compiler.graph import Model, TensorType, parse_model, serialize_model
@@ -85,13 +87,33 @@ def test_sizes_that_nobody_has_compiled(sizes: list[int], kind: TensorType) -> N
 
 
 def test_layers_that_find_no_room_are_streamed_whole() -> None:
-    compiled = compile_model(network([20, *[100] * 84, 7], TensorType.INT8, bias=True, activation="RELU",
+    compiled = compile_model(network([9000, 130, 130, 7], TensorType.INT8, bias=True, activation="RELU",
                                      per_channel=False, seed=1))
     (plan,) = compiled.plans
     streamed = [not pieces for pieces in plan.pieces]
     assert any(streamed) and not all(streamed)
     assert compiled.off_chip == sum(t.streamed_bytes for t, s in zip(plan.demand.tensors, streamed, strict=True)
                                     if s)
+
+
+def test_layers_that_do_not_fit_side_by_side_lie_on_the_ring() -> None:
+    """The form is that of the 1x1 convolution behind the mean of an official co-compiled MobileNet."""
+    compiled = compile_model(network([20, *[100] * 84, 7], TensorType.INT8, bias=True, activation="RELU",
+                                     per_channel=False, seed=1))
+    (plan,) = compiled.plans
+    assert compiled.off_chip == 0
+    assert plan.on_ring
+    ((_, package),) = packages_of(parse_model(compiled.data))
+    (source,) = package.execution.inputs
+    assert package.caching is not None
+    given = {source.name: encode_input(source, np.zeros((1, 20), np.int8))}
+    report = try_executables([package.caching, package.execution], given)
+    assert report.findings == ()
+    sends = [ins for chunk in package.execution.chunks for ins in decode_stream(chunk.data)
+             if ins.name == "ring_send" and ins["ring"]]
+    assert {ins["receivers"] for ins in sends} == {1, 2}
+    assert sum(ins["src.limit0"] + 1 for ins in sends) == sum(
+        p.rows for i in plan.on_ring for p in plan.pieces[i])
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (1, 9, 7, 3), (1, 1, 1, 40), (60,)], ids=str)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from compiler.beagle.isa.counters import ScalarCounter, TileCounter
 from compiler.facts import LANES, PARAMETER_FIFO_LINES, TILES, WIDE_ROW_BYTES, WIDE_ROWS
 from compiler.lowering.builder import ProgramBuilder, Values, linear, signal, walk, watch
-from compiler.lowering.dense import fetch_parameters
+from compiler.lowering.dense_stream import fetch_parameters
 from compiler.lowering.parameters import DenseParameters
 from compiler.lowering.spatial.books import Books
 from compiler.lowering.spatial.geometry import Activation, Dim, Span, by_content, many, merge_dims
