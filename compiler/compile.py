@@ -66,6 +66,9 @@ class CompiledModel:
         The output file.
     plans:
         Per Edge TPU subgraph: which parameters are cached where.
+    parts:
+        Per Edge TPU subgraph: which instructions serve which operator, see
+        :class:`~compiler.lowering.builder.Program`.
     on_chip_used, on_chip_remaining, off_chip:
         Bytes: cached parameters, what is left for others, streamed parameters.
     """
@@ -74,6 +77,7 @@ class CompiledModel:
     data: bytes
     mapped: MappedGraph
     plans: tuple[ModelPlan, ...]
+    parts: tuple[tuple[tuple[int, str], ...], ...]
     on_chip_used: int
     on_chip_remaining: int
     off_chip: int
@@ -207,7 +211,8 @@ class _Job:
             parts.append((part.operators, part.inputs, part.outputs, blob))
         data = serialize_compiled(with_custom_operators(self.model, parts)) if parts else serialize_model(self.model)
         plans = tuple(plan for _, plan in lowered)
-        return CompiledModel(self.model, data, mapped, plans, sum(plan.used for plan in plans), remaining,
+        programs = tuple(network.execution.parts for network, _ in lowered)
+        return CompiledModel(self.model, data, mapped, plans, programs, sum(plan.used for plan in plans), remaining,
                              sum(len(network.streamed) for network, _ in lowered), seconds)
 
 

@@ -31,6 +31,8 @@ LAYER_COUNTERS = 0x1FFFF
 _IMMEDIATE_BIT = 70
 """Low bit of the immediate of a scalar instruction, where the runtime writes addresses."""
 _TRAILING_NOPS = 4
+_FRAME = _TRAILING_NOPS + 2
+"""Instructions around those of a stream: its begin, the trailing nops, its end."""
 Dim = tuple[int, int]
 Values = dict[str, int]
 
@@ -99,10 +101,18 @@ def signal(name: str, level: int) -> Values:
 
 @dataclass(frozen=True)
 class Program:
-    """A finished program."""
+    """A finished program.
+
+    Attributes
+    ----------
+    parts:
+        Which instructions serve which operator: number of the first one, counted over all streams as they are
+        decoded, and the operator's title; empty for what serves none.
+    """
 
     chunks: tuple[InstructionChunk, ...]
     hints: DmaHints
+    parts: tuple[tuple[int, str], ...] = ()
 
 
 class ProgramBuilder:
@@ -119,6 +129,7 @@ class ProgramBuilder:
         self._addresses: dict[int, Meta] = {}
         self._hints: list[tuple[int, Hint]] = []
         self._trace = first_trace
+        self._parts: list[tuple[int, str]] = []
         self.producer_turns = 0
         self.ring_b_rows = 0
 
@@ -139,6 +150,10 @@ class ProgramBuilder:
         """Emit a tile instruction; trace ids count up by themselves."""
         self.emit(name, *parts, tiles=tiles, trace=self._trace, **values)
         self._trace += 1
+
+    def serve(self, operator: str = "") -> None:
+        """Remember that what follows serves an operator, or none."""
+        self._parts.append((len(self._instructions), operator))
 
     # -- fences -----------------------------------------------------------------------------------
 
@@ -220,7 +235,8 @@ class ProgramBuilder:
         for index, (first, last, _) in enumerate(chunks):
             hints.append(InstructionHint(index))
             hints += [hint for at, hint in self._hints if first <= at < last]
-        return Program(tuple(self._stream(first, last) for first, last, _ in chunks), DmaHints(tuple(_merge(hints))))
+        parts = tuple((at + 1 + _FRAME * sum(last <= at for _, last, _ in chunks), name) for at, name in self._parts)
+        return Program(tuple(self._stream(first, last) for first, last, _ in chunks), DmaHints(tuple(_merge(hints))), parts)
 
     def _split(self) -> list[tuple[int, int, int]]:
         """Cut into streams at tile fences; returns (first, last, bytes)."""

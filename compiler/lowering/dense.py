@@ -144,6 +144,7 @@ def dense_program(layers: Sequence[DenseLayer], input_name: str, output_name: st
     for i, layer in enumerate(layers):
         if i:
             b.tile_fence(reset=LAYER_COUNTERS)
+        b.serve(layer.name)
         gather(b, slices, layer.tiles)
         lines = emit_dense(b, layer, buffers.outputs[i], lines)
         slices = [Slice(t, buffers.outputs[i] // 4, layer.bytes_on(t) // 4) for t in range(layer.tiles)]
@@ -333,6 +334,7 @@ def issue_transfer(b: ProgramBuilder, base: BaseAddress, name: str, size: int, t
 
 def emit_vector_output(b: ProgramBuilder, slices: Sequence[Slice], name: str, size: int) -> None:
     """Bring a vector to the host, tile by tile."""
+    b.serve()
     b.barrier()
     low, high = address_pair(BaseAddress.OUTPUT, name)
     b.load(10, address=high)

@@ -259,6 +259,7 @@ class DenseNetwork:
 
 
 def _softmax_behind(layer: SoftmaxLayer, end: int, b: ProgramBuilder, slices: Sequence[Slice]) -> Sequence[Slice]:
+    b.serve(layer.name)
     return [softmax_of(b, layer, slices, end)]
 
 

@@ -60,7 +60,7 @@ RELAY_SLACK = 1
 """Events that a relay over the scalar core may be early: in official programs the row that it sends
 on waits for all rows of ring A but the last, which is under way then; it returns later than that."""
 MAX_FINDINGS = 20
-_Arrival = tuple[int, Timeline, Ints]
+_Arrival = tuple[int, Timeline, Sequence[int]]
 """First position of a receiver that takes packets of one sender, and the sender's positions."""
 
 
@@ -309,15 +309,15 @@ class Judge(Observer):
             line = self._line(tile, engine)
             clock = line.carried
             for gate in task.gates:
-                block = int(np.searchsorted(gate.starts, a, "right")) - 1
-                if a < gate.starts[-1]:
+                block = gate.block(a)
+                if a < gate.bounds[-1]:
                     history = self._tile_counters[tile][gate.counter]
                     wanted = unwrap(history.current, gate.count + gate.step * block)
                     self._learn(clock, history, wanted)
             arrival = _arrival_of(arrivals.get(tile), a)
             if arrival is not None:
                 at, sender, positions = arrival
-                np.maximum(clock, sender.clock_after(int(positions[a - at])), out=clock)
+                np.maximum(clock, sender.clock_after(positions[a - at]), out=clock)
             clock[line.index] = line.end
             clock = clock.copy()
             clocks.append(clock)
@@ -409,7 +409,7 @@ class Judge(Observer):
         return bool(np.all(needs <= clock))
 
     def _departures(self, task: TileTask, tile: int, line: Timeline, base: int, a: int, b: int) -> None:
-        positions = np.arange(base + a + 1, base + b + 1)
+        positions = range(base + a + 1, base + b + 1)
         if isinstance(task, RingSend):
             for receiver in task.receivers:
                 self._send(self._ring[task.ins["ring"]][receiver], line, positions, task.ins)
@@ -420,10 +420,10 @@ class Judge(Observer):
             if target is not None:
                 self._mesh[task.bus][target].push(line, positions)
 
-    def _send(self, queue: SentPackets[Timeline], line: Timeline, positions: Ints, ins: Instruction) -> None:
+    def _send(self, queue: SentPackets[Timeline], line: Timeline, positions: Sequence[int], ins: Instruction) -> None:
         """Put packets on a queue; their order among senders must be certain."""
         last = queue.last
-        if last is not None and last[0] is not line and not self._follows(line, int(positions[0]), last, ins):
+        if last is not None and last[0] is not line and not self._follows(line, positions[0], last, ins):
             earlier = last[0].task_at(last[1])
             assert isinstance(earlier, TileTask | ScalarTask)
             self._report("packet order", f"packets of {ins.name} at {ins.offset:#x} may come before those of "
@@ -447,7 +447,7 @@ class Judge(Observer):
     def _count(self, task: TileTask, tile: int, line: Timeline, base: int, a: int, b: int) -> None:
         """Raise counters."""
         for signal in task.signals:
-            i, j = np.searchsorted(signal.ends, (a, b), "right")
+            i, j = signal.events(a, b)
             if j > i:
                 part = Contribution(line, base + signal.ends[i:j])
                 if signal.everywhere:
@@ -495,7 +495,7 @@ class Judge(Observer):
         if isinstance(task, Outfeed):
             self._take(task, line, start, stop)
         for gate in task.gates:
-            block = int(np.searchsorted(gate.starts, start, "right")) - 1
+            block = gate.block(start)
             history = self._scalar_counters[gate.counter]
             self._learn(clock, history, unwrap(history.current, gate.count + gate.step * block))
         clock[line.index] = line.end
@@ -505,7 +505,7 @@ class Judge(Observer):
         if isinstance(task, Pop):
             self._packets_of(task, line, base, start, stop)
         for signal in task.signals:
-            i, j = np.searchsorted(signal.ends, (start, stop), "right")
+            i, j = signal.events(start, stop)
             if j > i:
                 self._scalar_counters[signal.counter].add(Contribution(line, base + signal.ends[i:j]))
 
@@ -514,12 +514,12 @@ class Judge(Observer):
         entries = task.packet // FIFO_BYTES[task.source]
         ends = np.arange(entries, task.size + entries, entries)
         ends = np.minimum(ends, task.size)
-        sent = ends[(ends > start) & (ends <= stop)]
-        if len(sent):
+        sent = (base + ends[(ends > start) & (ends <= stop)]).tolist()
+        if sent:
             for receiver in task.receivers:
-                self._send(self._ring[task.ins["ring"]][receiver], line, base + sent, task.ins)
+                self._send(self._ring[task.ins["ring"]][receiver], line, sent, task.ins)
         if task.producer is not None:
-            i, j = np.searchsorted(task.producer.ends, (start, stop), "right")
+            i, j = task.producer.events(start, stop)
             if j > i:
                 self._count_everywhere(task.producer.counter, Contribution(line, base + task.producer.ends[i:j]), task.ins)
 
@@ -527,7 +527,7 @@ class Judge(Observer):
         """Outfeed: what it takes was sent."""
         packets = -(-stop * task.unit // WIDE_ROW_BYTES) - -(-start * task.unit // WIDE_ROW_BYTES)
         for sender, positions in self._to_scalar.pop(packets):
-            np.maximum(line.carried, sender.clock_after(int(positions[-1])), out=line.carried)
+            np.maximum(line.carried, sender.clock_after(positions[-1]), out=line.carried)
 
     def _check_fifo(self, task: ScalarTask, line: Timeline, clock: Clock, base: int, start: int, stop: int) -> None:
         """No entry is read before it is filled, or filled before it is read."""

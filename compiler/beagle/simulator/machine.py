@@ -82,12 +82,15 @@ class Machine:
         Is told every step.
     noise_seed:
         A number: memories begin with random bytes instead of zeros.
+    computes:
+        False: nothing is computed, only what waits for what is found out.
     """
 
     def __init__(self, schedule_seed: int | None = None, observer: Observer | None = None,
-                 noise_seed: int | None = None) -> None:
+                 noise_seed: int | None = None, *, computes: bool = True) -> None:
         self.chip = Chip(None if noise_seed is None else np.random.default_rng(noise_seed))
         self.chip.observer = observer
+        self.chip.computes = computes
         self.schedule_seed = schedule_seed
 
     def run(self, executable: Executable, inputs: Mapping[str, bytes] | None = None) -> RunResult:
@@ -110,6 +113,8 @@ class Machine:
         program: list[Instruction] = []
         for chunk in executable.chunks:
             program += decode_stream(host.patch(chunk))
+        if self.chip.observer is not None:
+            self.chip.observer.loaded(program)
         run = _Run(self.chip, host, program, self.schedule_seed)
         run.go()
         return RunResult(host.outputs(), tuple(run.interrupts), run.steps, tuple(run.leftovers()))

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 class Observer:
     """Watches a run; by default it does nothing."""
 
+    def loaded(self, program: Sequence[Instruction]) -> None:
+        """The streams of a program were fetched; they run now."""
+
     def stepped(self) -> None:
         """The scalar core executed an instruction."""
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-Ints = npt.NDArray[np.int64]
 Line = TypeVar("Line")
 
 
@@ -22,16 +19,16 @@ class SentPackets(Generic[Line]):
     """
 
     def __init__(self) -> None:
-        self._parts: deque[tuple[Line, Ints]] = deque()
+        self._parts: deque[tuple[Line, Sequence[int]]] = deque()
         self.last: tuple[Line, int] | None = None
 
-    def push(self, line: Line, positions: Ints) -> None:
+    def push(self, line: Line, positions: Sequence[int]) -> None:
         """Add packets that one timeline sent; positions rise."""
         if len(positions):
             self._parts.append((line, positions))
-            self.last = (line, int(positions[-1]))
+            self.last = (line, positions[-1])
 
-    def pop(self, count: int) -> list[tuple[Line, Ints]]:
+    def pop(self, count: int) -> list[tuple[Line, Sequence[int]]]:
         """Take ``count`` packets, or as many as there are."""
         taken = []
         while count and self._parts:

@@ -62,6 +62,9 @@ class Chip:
         Sync counters, shape (16, 19) and (9,).
     observer:
         Is told every step of every engine.
+    computes:
+        False: compute engines go through their steps without working out values. What waits for what does not
+        depend on values, so a run that is only timed needs none.
 
     Parameters
     ----------
@@ -73,6 +76,7 @@ class Chip:
         self._noise = noise
         self.wide = self._fresh(TILES, WIDE_ROWS, WIDE_ROW_BYTES)
         self.observer: Observer | None = None
+        self.computes = True
         self.reset()
 
     def _fresh(self, *shape: int) -> Bytes:

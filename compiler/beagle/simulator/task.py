@@ -6,7 +6,9 @@ run; running a range moves data; passing the end of a block raises counters (sig
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -42,17 +44,28 @@ class Gate:
     step: int
     starts: Ints
 
+    @cached_property
+    def bounds(self) -> list[int]:
+        """``starts`` as a list: quicker to look up one by one."""
+        bounds: list[int] = self.starts.tolist()
+        return bounds
+
+    def block(self, position: int) -> int:
+        """Return the block in which a position lies."""
+        return bisect_right(self.bounds, position) - 1
+
     def allowed(self, position: int, counter: int) -> int:
         """Return the position up to which the gate is open."""
-        blocks = len(self.starts) - 1
-        block = int(np.searchsorted(self.starts, position, "left"))
+        bounds = self.bounds
+        blocks = len(bounds) - 1
+        block = bisect_left(bounds, position)
         if block >= blocks:
-            return int(self.starts[-1])
+            return bounds[-1]
         ahead = s16(counter - (self.count + self.step * block))
         if ahead < 0:
-            return int(self.starts[block])
+            return bounds[block]
         more = ahead // self.step + 1 if self.step > 0 else blocks
-        return int(self.starts[min(block + more, blocks)])
+        return bounds[min(block + more, blocks)]
 
 
 @dataclass(frozen=True)
@@ -63,9 +76,20 @@ class Signal:
     ends: Ints
     everywhere: bool = False
 
+    @cached_property
+    def places(self) -> list[int]:
+        """``ends`` as a list: quicker to look up one by one."""
+        places: list[int] = self.ends.tolist()
+        return places
+
+    def events(self, before: int, after: int) -> tuple[int, int]:
+        """First event behind ``before`` and first one behind ``after``."""
+        return bisect_right(self.places, before), bisect_right(self.places, after)
+
     def count(self, before: int, after: int) -> int:
         """Events between two positions."""
-        return int(np.searchsorted(self.ends, after, "right") - np.searchsorted(self.ends, before, "right"))
+        first, last = self.events(before, after)
+        return last - first
 
 
 class TileTask:

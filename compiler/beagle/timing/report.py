@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from compiler.beagle.assembly.sections import headings
 from compiler.beagle.isa import Instruction
 from compiler.beagle.timing.schedule import Schedule
-from compiler.beagle.timing.trace import Step, Work
+from compiler.beagle.timing.trace import PARAMETER_INFEED, Step, Work
 from compiler.facts import TILES
 
 FRAME = "start, input"
@@ -30,6 +30,8 @@ class PartTime:
         Time that its compute engine was busy, on the busiest tile.
     moves_us:
         Time that engines moved data, on the busiest engine of one tile.
+    streamed_bytes:
+        Parameters that came from the host for it.
     """
 
     heading: str
@@ -37,6 +39,7 @@ class PartTime:
     end_us: float
     compute_us: float
     moves_us: float
+    streamed_bytes: int
 
 
 @dataclass(frozen=True)
@@ -56,24 +59,24 @@ class EngineTime:
     share: float
 
 
-def _program(schedule: Schedule) -> list[Instruction]:
-    """Instructions in the order in which they were issued, once each."""
-    seen: dict[int, Instruction] = {}
-    for step in schedule.trace.steps:
-        if step.label is not None and schedule.trace.lines[step.line] == "scalar core":
-            seen.setdefault(id(step.label), step.label)
-    return list(seen.values())
+def part_times(schedule: Schedule, parts: Sequence[tuple[int, str]] | None = None) -> list[PartTime]:
+    """Return time per layer, in program order; layers that overlap do so here.
 
-
-def part_times(schedule: Schedule) -> list[PartTime]:
-    """Return time per layer, in program order; layers that overlap do so here."""
-    program = _program(schedule)
-    starts = [(0, FRAME), *headings(program)]
+    Parameters
+    ----------
+    parts:
+        Where parts of the program begin and how they are called; by default what the arithmetic of its instructions
+        tells.
+    """
+    program = schedule.trace.program
+    starts = [(0, FRAME), *(headings(program) if parts is None else parts)]
     part_of: dict[int, int] = {}
     for number, (start, _) in enumerate(starts):
-        part_of.update((id(ins), number) for ins in program[start:])
+        stop = starts[number + 1][0] if number + 1 < len(starts) else len(program)
+        part_of.update((id(ins), number) for ins in program[start:stop])
     spans: list[list[float]] = [[float("inf"), 0.0] for _ in starts]
     busy: dict[tuple[int, int], float] = defaultdict(float)
+    streamed = [0.0] * len(starts)
     for i, step in enumerate(schedule.trace.steps):
         if step.label is None or step.work in (Work.SCALAR, Work.FENCE):
             continue
@@ -81,12 +84,14 @@ def part_times(schedule: Schedule) -> list[PartTime]:
         begin, end = float(schedule.begin[i]), float(schedule.end[i])
         spans[part] = [min(spans[part][0], begin), max(spans[part][1], end)]
         busy[part, step.line] += _worked(schedule, step, i)
+        if step.work is Work.INFEED and schedule.trace.lines[step.line] == PARAMETER_INFEED:
+            streamed[part] += step.amount
     works = {step.line: step.work for step in schedule.trace.steps if step.work not in (Work.SCALAR, Work.FENCE)}
 
     def most(part: int, kinds: tuple[Work, ...]) -> float:
         return max((us for (p, line), us in busy.items() if p == part and works[line] in kinds), default=0.0)
 
-    return [PartTime(heading, spans[n][0], spans[n][1], most(n, (Work.COMPUTE,)), most(n, _MOVES))
+    return [PartTime(heading, spans[n][0], spans[n][1], most(n, (Work.COMPUTE,)), most(n, _MOVES), int(streamed[n]))
             for n, (_, heading) in enumerate(starts) if spans[n][1] > 0]
 
 

@@ -234,9 +234,11 @@ def spatial_program(network: SpatialNetwork, memory: Memory, pieces: Mapping[str
     emit_infeed(emission.b, memory.infeed, memory.activations[network.source], source.name, source.size)
     for strip in network.cuts:
         if strip.whole:
+            emission.b.serve(network.layers[strip.first].name)
             network.layers[strip.first].emit(emission, memory.activations)
         else:
             _emit_strip(emission, network, memory, strip)
+    emission.b.serve()
     for i, (output, port) in enumerate(outputs.items()):
         emission.drain_rows(again=i > 0)
         emit_outfeed(emission.b, memory.activations[network.outputs[output]], port.name, port.size)
@@ -257,6 +259,7 @@ def _emit_strip(emission: Emission, network: SpatialNetwork, memory: Memory, str
         emission.made_anew(made)
         for i in strip.layers:
             emission.reset()
+            emission.b.serve(network.layers[i].name)
             network.layers[i].emit(emission, scene)
     emission.reset()
 

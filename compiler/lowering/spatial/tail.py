@@ -144,13 +144,16 @@ def emit_tail(b: ProgramBuilder, books: Books, tail: Tail, source: Activation, n
     for i, layer in enumerate(tail.layers):
         if i:
             b.tile_fence(reset=LAYER_COUNTERS)
+        b.serve(layer.name)
         gather(b, slices, layer.tiles)
         out = tail.buffers.outputs[i]
         books.streamed_lines = emit_dense(b, layer, out, books.streamed_lines, books.next_line)
         slices = [Slice(t, out // 4, layer.bytes_on(t) // 4) for t in range(layer.tiles)]
     for function in tail.functions:
+        b.serve(function.name)
         emit_vector_unary(b, function, slices, tail.constants)
     if tail.softmax is not None:
+        b.serve(tail.softmax.name)
         slices = [softmax_of(b, tail.softmax, slices, tail.size)]
     emit_vector_output(b, slices, name, size)
 
@@ -158,6 +161,7 @@ def emit_tail(b: ProgramBuilder, books: Books, tail: Tail, source: Activation, n
 def _mean(b: ProgramBuilder, books: Books, tail: Tail, slices: Sequence[Slice]) -> list[Slice]:
     """Reduce the image on tile 0."""
     assert tail.mean is not None
+    b.serve(tail.mean.name)
     gather(b, slices, 1)
     line = tail.line
     region = Region(0, tail.pooled, line, Slab(Span(0, 1), Span(0, 1), line.pixel), 1, len(line.columns), 1, 1)
