@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_networks import Layers
 
 from compiler.beagle.simulator import Machine
 from compiler.beagle.timing import BUSES, Costs, estimate, record, schedule
@@ -11,7 +12,6 @@ from compiler.compile import CompiledModel, CompileOptions, compile_model
 from compiler.graph import Model, parse_model
 from compiler.package import Package
 from compiler.package.container import packages_of
-from tests.networks import Layers
 
 
 def image_model() -> Model:
