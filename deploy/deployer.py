@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from compiler.errors import EtpuError
 from compiler.facts import RUNTIME_VERSION_CURRENT, RUNTIME_VERSION_LOWEST
-from deploy.agent.client import RuntimeInfo, TensorInfo
+from deploy.agent.client import EdgeTpu, RuntimeInfo, TensorInfo
 from deploy.compiled import CompiledFacts, facts_of
 from deploy.errors import (
     ConnectionLostError,
@@ -19,12 +19,30 @@ from deploy.errors import (
     UnknownReleaseError,
 )
 from deploy.inference import PipelineResult, load_pipeline
+from deploy.placement import place
 from deploy.releases import DEFAULT_KEEP, NewRelease, Release, ReleaseStore, models_on
 from deploy.session import DeviceSession
 from deploy.transports import Progress
 
-CompileModel = Callable[[int], Mapping[str, bytes]]
-"""Compiles the model for a min_runtime_version; returns file names and bytes in the order of the segments."""
+
+@dataclass(frozen=True)
+class Target:
+    """What a model is compiled for.
+
+    Attributes
+    ----------
+    min_runtime_version:
+        All that the device offers and we know of.
+    tpus:
+        Edge TPUs of the device.
+    """
+
+    min_runtime_version: int
+    tpus: tuple[EdgeTpu, ...]
+
+
+CompileModel = Callable[[Target], Mapping[str, bytes]]
+"""Compiles the model for a device; returns file names and bytes in the order of the segments."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +136,7 @@ def deploy(
     source:
         The model before compilation, for the manifest's digest.
     compile_model:
-        Compiles it once the runtime version is known.
+        Compiles it once runtime version and Edge TPUs are known.
     smoke:
         Inference that must succeed on the device before the release becomes current.
     required_runtime:
@@ -135,11 +153,12 @@ def deploy(
     """
     where = session.transport.where
     runtime = session.agent.runtime()
-    files = compile_model(target_runtime(runtime.version, required_runtime, where=where))
+    files = compile_model(Target(target_runtime(runtime.version, required_runtime, where=where), runtime.tpus))
     facts = [facts_of(data, file) for file, data in files.items()]
     new = _new_release(files, facts, source, simulated=runtime.simulated)
     if new.min_runtime_version > runtime.version:
         raise RuntimeTooOldError(new.min_runtime_version, runtime.version, where=where)
+    place(new.on_tpu, runtime.tpus, where=where)
     results: list[SmokeResult] = []
 
     def try_out(paths: Sequence[str]) -> None:
@@ -269,6 +288,7 @@ __all__ = [
     "NoPreviousReleaseError",
     "SmokeResult",
     "SmokeTest",
+    "Target",
     "deploy",
     "releases",
     "rollback",

@@ -1,16 +1,19 @@
-"""Running the files of a release on a device: one file, or the segments of a pipeline one after the other."""
+"""Running the files of a release on a device: one file, or the segments of a pipeline."""
 
 from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
-from compiler.facts import CUSTOM_OPERATOR
-from deploy.agent.client import LoadedModel, Timing
+from deploy.agent.client import LoadedModel, PipelineRuns, Timing
 from deploy.errors import AgentError
 from deploy.placement import Placement, place
 from deploy.session import DeviceSession
+
+_RUNS_AT_ONCE = 100
+"""Inferences that go to the device in one message."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,19 @@ class Pipeline:
         Files on the device, in the order of the segments.
     placement:
         Where each runs.
+
+    Raises
+    ------
+    AgentError
+        A file takes a tensor that no earlier one gives.
     """
 
     def __init__(self, session: DeviceSession, paths: Sequence[str], placement: Placement) -> None:
         self._agent = session.agent
-        self._names = tuple(posixpath.basename(path) for path in paths)
         self.models: tuple[LoadedModel, ...] = tuple(
             self._agent.load(path, tpu) for path, tpu in zip(paths, placement.tpus, strict=True)
         )
+        self._check([posixpath.basename(path) for path in paths])
 
     def run(self, inputs: Sequence[bytes]) -> PipelineResult:
         """Run all files once.
@@ -57,38 +65,34 @@ class Pipeline:
             Raw tensors in the order of the first file's inputs. Later files take theirs by
             tensor name from the inputs and from what earlier files gave.
         """
-        known: dict[str, bytes] = {}
-        timings: list[Timing] = []
-        outputs: tuple[bytes, ...] = ()
-        simulated = False
-        for number, model in enumerate(self.models):
-            given = tuple(inputs) if number == 0 else self._collect(number, known)
-            inference = self._agent.run(model, given)
-            known.update(zip((t.name for t in model.inputs), given, strict=True))
-            known.update(zip((t.name for t in model.outputs), inference.outputs, strict=True))
-            timings.append(inference.timing)
-            outputs, simulated = inference.outputs, inference.simulated
-        return PipelineResult(outputs, tuple(timings), simulated)
+        runs = self.run_all([inputs])
+        return PipelineResult(runs.outputs[0], tuple(timings[0] for timings in runs.timings), runs.simulated)
+
+    def run_all(self, runs: Sequence[Sequence[bytes]]) -> PipelineRuns:
+        """Run several inferences; the files work on different ones at the same time."""
+        parts = [self._agent.pipeline(self.models, runs[i:i + _RUNS_AT_ONCE])
+                 for i in range(0, len(runs), _RUNS_AT_ONCE)]
+        return PipelineRuns(
+            tuple(chain.from_iterable(part.outputs for part in parts)),
+            tuple(tuple(chain.from_iterable(model)) for model in zip(*(part.timings for part in parts), strict=True)),
+            parts[0].cold, sum(part.elapsed_us for part in parts), parts[0].simulated)
 
     def close(self) -> None:
         """Unload all files."""
         for model in self.models:
             self._agent.unload(model)
 
-    def _collect(self, number: int, known: dict[str, bytes]) -> tuple[bytes, ...]:
-        missing = [tensor.name for tensor in self.models[number].inputs if tensor.name not in known]
-        if missing:
-            raise AgentError(
-                f"{self._names[number]} takes tensor {missing[0]!r}, which no earlier segment gives.",
-                code="pipeline",
-                advice="Deploy all segments of one compilation, in their order.",
-            )
-        return tuple(known[tensor.name] for tensor in self.models[number].inputs)
-
-
-def needs_edge_tpu(model: bytes) -> bool:
-    """Tell whether a model file has an operator for the Edge TPU: its operator table holds the custom code's name."""
-    return CUSTOM_OPERATOR.encode() in model
+    def _check(self, names: Sequence[str]) -> None:
+        known = {tensor.name for tensor in self.models[0].inputs}
+        for name, model in zip(names, self.models, strict=True):
+            missing = [tensor.name for tensor in model.inputs if tensor.name not in known]
+            if missing:
+                raise AgentError(
+                    f"{name} takes tensor {missing[0]!r}, which no earlier segment gives.",
+                    code="pipeline",
+                    advice="Deploy all segments of one compilation, in their order.",
+                )
+            known.update(tensor.name for tensor in model.outputs)
 
 
 def load_pipeline(session: DeviceSession, paths: Sequence[str], on_tpu: Sequence[bool]) -> Pipeline:

@@ -25,8 +25,8 @@ class Placement:
 def place(on_tpu: Sequence[bool], tpus: Sequence[EdgeTpu], *, where: str = "the device") -> Placement:
     """Give every segment that has Edge TPU operators an Edge TPU of its own, in the order of the pipeline.
 
-    Segments of one model have different caching tokens: two of them on one Edge TPU would
-    rewrite its parameter cache at every inference, so that is refused rather than done slowly.
+    Two segments of one model on one Edge TPU would rewrite its parameter cache at every inference, or, with
+    one caching token for both, spoil each other's parameters. So that is refused.
 
     Parameters
     ----------

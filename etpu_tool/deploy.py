@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compiler.errors import UsageError
+from compiler.errors import EtpuError, UsageError
 from etpu_tool.compile import parse_token
+from etpu_tool.compiling import BALANCES
 
 if TYPE_CHECKING:
-    from compiler.compile import CompiledModel
+    from compiler.compile import CompiledModel, CompileOptions
     from compiler.graph import Model
-    from deploy.deployer import SmokeTest
+    from deploy.deployer import SmokeTest, Target
+    from deploy.releases import Release
+    from deploy.session import DeviceSession
 
 Device = Annotated[str, typer.Option("--device", "-d", help="Name of the device (etpu devices list).")]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds until a device that does not answer is given up.")]
@@ -28,33 +31,34 @@ def deploy_command(
     name: Annotated[str, typer.Option(help="Name of the model on the device; by default the file's.")] = "",
     token: Annotated[str, typer.Option(help="Caching token; random by default.")] = "",
     keep: Annotated[int, typer.Option(help="Older releases kept on the device.")] = 5,
+    num_segments: Annotated[int, typer.Option("--num_segments", "--num-segments", "-n",
+                                              help="Segments, each for an Edge TPU of its own; by default as many as pay "
+                                                   "off.")] = 0,
+    balance: Annotated[str, typer.Option(help="How to cut: latency (fastest slowest segment) or parameters (as the official "
+                                              "compiler).")] = "latency",
     timeout: Timeout = 10.0,
 ) -> None:
     """Compile a model for a device, upload it, try it out there and switch to it."""
-    from compiler.compile import CompileOptions, compile_model
+    from compiler.compile import CompileOptions
     from compiler.graph import read_model
     from compiler.output import output_path
-    from compiler.report.official import model_block
-    from compiler.report.reasons import reasons
     from deploy.deployer import deploy
     from deploy.inventory import Inventory
     from deploy.session import connect
 
     found = Inventory().get(device)
     read = read_model(model)
-    output = output_path(model)
-    compiled: list[CompiledModel] = []
 
-    def compile_for(runtime: int) -> Mapping[str, bytes]:
+    def compile_for(target: Target) -> Mapping[str, bytes]:
         if is_compiled(read):
             print(f"{model} is compiled already and goes to {found.where} as it is")
             return {Path(model).name: source}
-        compiled.append(compile_model(read, CompileOptions(runtime, parse_token(token))))
-        print(f"compiled for runtime version {runtime} of {found.where}")
-        print(model_block(compiled[0], model, output, show_operations=True))
-        for reason, advice in reasons(compiled[0]):
-            print(f"CPU: {reason} {advice}".rstrip())
-        return {output.name: compiled[0].data}
+        options = CompileOptions(target.min_runtime_version, parse_token(token))
+        compiled = _segments(read, options, num_segments, balance, target, getattr(found, "bus", ""))
+        print(f"compiled for runtime version {target.min_runtime_version} of {found.where}")
+        for one in compiled:
+            _report(one, output_path(one.source.source))
+        return {output_path(one.source.source).name: one.data for one in compiled}
 
     source = Path(model).read_bytes()
     smoke = smoke_test(source, read)
@@ -64,6 +68,59 @@ def deploy_command(
     number = report.release.manifest.release
     print(f"\nrelease {number} of {name or Path(model).stem} is current on {found.where}{simulated}")
     print(f"smoke inference{simulated}: {report.smoke.values} values, {report.smoke.differing} differ from the host's")
+
+
+def _segments(model: Model, options: CompileOptions, count: int, balance: str, target: Target, bus: str
+              ) -> Sequence[CompiledModel]:
+    """Compile a model, cut into segments where the device has several Edge TPUs and that pays off."""
+    if count < 0 or balance not in BALANCES:
+        raise UsageError(f"num_segments is a number from 1, balance one of {', '.join(BALANCES)}.")
+    from compiler.beagle.timing.costs import BUSES
+    from compiler.compile import compile_model
+    from compiler.segments.compile import Segmenter
+
+    most = count or len(target.tpus)
+    if most < 2:
+        return (compile_model(model, options),)
+    kind = "pcie" if target.tpus and target.tpus[0].type == "pcie" else "usb3"
+    segmenter = Segmenter(model, options, bus=BUSES[bus or kind])
+    if not count:
+        cut = segmenter.worthwhile(most)
+    else:
+        cut = segmenter.by_latency(count) if balance == "latency" else segmenter.by_parameters(count)
+    if len(cut.ends) == 1:
+        print(f"one Edge TPU is enough: segments for {most} would not be faster (by the cycle model)")
+    else:
+        whole = segmenter.by_parameters(1).slowest
+        print(f"cut into {len(cut.ends)} segments: the slowest takes {cut.slowest / 1000:.2f} ms, the whole model would "
+              f"take {whole / 1000:.2f} ms (by the cycle model)")
+    return segmenter.compile(cut).models
+
+
+def _report(compiled: CompiledModel, output: Path) -> None:
+    from compiler.report.official import model_block
+    from compiler.report.reasons import reasons
+
+    print(model_block(compiled, compiled.source.source, output, show_operations=True))
+    for reason, advice in reasons(compiled):
+        print(f"CPU: {reason} {advice}".rstrip())
+
+
+def current_release(session: DeviceSession, name: str) -> Release:
+    """Return the current release of a model on a device.
+
+    Raises
+    ------
+    EtpuError
+        There is none.
+    """
+    from deploy.deployer import releases
+
+    current = next((r for r in releases(session, name) if r.current), None)
+    if current is None:
+        raise EtpuError(f"no current release of {name} is on {session.transport.where}.",
+                        advice="Deploy it first: etpu deploy")
+    return current
 
 
 def is_compiled(model: Model) -> bool:

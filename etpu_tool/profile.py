@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compiler.errors import EtpuError
-from etpu_tool.deploy import Device, Timeout
+from etpu_tool.deploy import Device, Timeout, current_release
+
+if TYPE_CHECKING:
+    from deploy.releases import Release
+    from deploy.session import DeviceSession
 
 
 def profile_command(
@@ -21,24 +24,19 @@ def profile_command(
 ) -> None:
     """Measure first (uncached) and warm (cached) latency of a model on a device."""
     from deploy.inventory import Inventory
-    from deploy.session import DeviceSession, connect
+    from deploy.session import connect
     from profiler.latency import measure
 
     found = Inventory().get(device)
-
-    def target(session: DeviceSession) -> str | bytes:
-        if Path(model).suffix != ".tflite":
-            from deploy.deployer import releases
-
-            current = next((r for r in releases(session, model) if r.current), None)
-            if current is None:
-                raise EtpuError(f"no current release of {model} is on {found.where}.",
-                                advice="Deploy it first: etpu deploy")
-            return current.paths[0]
-        return _compiled(model, session.agent.runtime().version)
-
     with connect(found, timeout=timeout) as session:
-        report = measure(session.agent, target(session), runs=runs)
+        if Path(model).suffix != ".tflite":
+            release = current_release(session, model)
+            if len(release.paths) > 1:
+                _profile_pipeline(session, release, runs, device, as_json=as_json)
+                return
+            report = measure(session.agent, release.paths[0], runs=runs)
+        else:
+            report = measure(session.agent, _compiled(model, session.agent.runtime().version), runs=runs)
     if as_json:
         print(json.dumps({"model": model, "device": device, **report.as_json()}, indent=2))
         return
@@ -49,6 +47,26 @@ def profile_command(
             ("  host part", report.host_us), ("  device part", report.device_us)]
     for name, value in rows:
         print(f"  {name:<20} {'-' if value is None else f'{value / 1000:10.3f} ms'}")
+
+
+def _profile_pipeline(session: DeviceSession, release: Release, runs: int, device: str, *, as_json: bool) -> None:
+    from deploy.inference import load_pipeline
+    from profiler.pipeline import measure_pipeline
+
+    files = release.manifest.files
+    pipeline = load_pipeline(session, release.paths, [file.on_tpu for file in files])
+    report = measure_pipeline(pipeline, [file.name for file in files], runs=runs)
+    if as_json:
+        print(json.dumps({"model": release.manifest.model, "device": device, **report.as_json()}, indent=2))
+        return
+    label = " (simulated)" if report.simulated else ""
+    print(f"pipeline of {len(files)} segments of {release.manifest.model} on {session.transport.where}{label}")
+    for segment in report.segments:
+        first = "-" if segment.first_us is None else f"{segment.first_us / 1000:.3f} ms"
+        mark = "  slowest" if segment is report.slowest else ""
+        print(f"  {segment.name}: first {first}, warm p50 {segment.warm_us / 1000:.3f} ms{mark}")
+    print(f"  one inference through all: {report.latency_us / 1000:.3f} ms")
+    print(f"  all at work: {report.per_second:.1f} inferences per second")
 
 
 def _compiled(path: str, runtime: int) -> bytes:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from compiler.errors import EtpuError, UsageError
-from etpu_tool.deploy import Device, Timeout
+from etpu_tool.deploy import Device, Timeout, current_release
 
 
 def run_command(
@@ -36,16 +36,14 @@ def run_command(
             results = [session.agent.run(loaded, (np.ascontiguousarray(row).tobytes(),)) for row in rows]
             raw, simulated = [r.outputs[0] for r in results], any(r.simulated for r in results)
         else:
-            from deploy.deployer import releases
-
-            current = next((r for r in releases(session, model) if r.current), None)
-            if current is None:
-                raise EtpuError(f"no current release of {model} is on {session.transport.where}.",
-                                advice="Deploy it first: etpu deploy")
+            current = current_release(session, model)
             pipeline = load_pipeline(session, current.paths, [f.on_tpu for f in current.manifest.files])
             target = pipeline.models[-1].outputs[0]
-            runs = [pipeline.run((np.ascontiguousarray(row).tobytes(),)) for row in rows]
-            raw, simulated = [r.outputs[0] for r in runs], any(r.simulated for r in runs)
+            runs = pipeline.run_all([(np.ascontiguousarray(row).tobytes(),) for row in rows])
+            raw, simulated = [outputs[0] for outputs in runs.outputs], runs.simulated
+            if len(current.paths) > 1:
+                print(f"pipeline of {len(current.paths)} segments: {len(rows) / runs.elapsed_us * 1e6:.1f} inferences per "
+                      f"second{' (simulated)' if simulated else ''}")
     outputs = np.stack([np.frombuffer(data, target.dtype).reshape(target.shape) for data in raw])
     print(f"{len(rows)} inferences{' (simulated)' if simulated else ''}")
     if labels is not None:

@@ -15,7 +15,7 @@ from compiler.errors import EtpuError
 from compiler.graph import serialize_model
 from compiler.graph.build import GraphBuilder
 from compiler.graph.interpreter import TfliteModel
-from deploy.deployer import SmokeTest, deploy, releases, rollback
+from deploy.deployer import SmokeTest, Target, deploy, releases, rollback
 from deploy.doctor import Verdict, examine
 from deploy.errors import (
     DeployInProgressError,
@@ -51,9 +51,9 @@ def smoke_of(model: bytes) -> SmokeTest:
 def as_is(model: bytes, asked: list[int] | None = None) -> object:
     """A compiler that leaves everything on the CPU, and notes what it was asked for."""
 
-    def compile_model(min_runtime_version: int) -> Mapping[str, bytes]:
+    def compile_model(target: Target) -> Mapping[str, bytes]:
         if asked is not None:
-            asked.append(min_runtime_version)
+            asked.append(target.min_runtime_version)
         return {"net_edgetpu.tflite": model}
 
     return compile_model

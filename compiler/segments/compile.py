@@ -171,7 +171,7 @@ class Segmenter:
             return
         self._exact.add((first, last))
         operators = self.order[first:last]
-        segment = segment_of(self.model, operators, "_stretch", is_last=last == len(self.order))
+        segment = segment_of(self.model, operators, "_stretch", is_first=first == 0, is_last=last == len(self.order))
         mapped, _ = read_networks(segment, self._options)
         on_tpu = [index for index, verdict in zip(operators, mapped.verdicts, strict=True) if verdict.mapped]
         expected = self.costs.on_tpu(first, last)

@@ -11,12 +11,14 @@ from compiler.beagle.timing.costs import Bus
 from compiler.facts import TILES
 from compiler.graph import Graph
 from compiler.mapping.mapper import partition
-from compiler.memory.demand import ModelDemand, ParameterTensor
+from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
 from compiler.memory.plan import plan_cache
 from compiler.segments.segment import boundary
 from compiler.segments.times import ARRANGED, OperatorTimes
 
 Floats = npt.NDArray[np.float64]
+_CERTAIN = 0.9
+"""Tensors that take no more than this share of the memory find room whatever their sizes."""
 
 
 class SegmentCosts:
@@ -101,7 +103,9 @@ class SegmentCosts:
     def _streamed(self, part: Sequence[int]) -> int:
         """Bytes of parameters that find no on-chip memory."""
         tensors = tuple(t for i in sorted(part) for t in self._tensors[i])
-        if sum(t.total_rows for t in tensors) <= TILES * self._staging_row and all(t.cacheable for t in tensors):
+        local = sum(t.rows for t in tensors if t.kind is Kind.LOCAL)
+        fits = local <= self._staging_row and sum(t.total_rows for t in tensors) <= _CERTAIN * TILES * self._staging_row
+        if fits and all(t.cacheable for t in tensors):
             return 0
         return plan_cache([ModelDemand("segment", tensors, self._staging_row)]).models[0].streamed
 

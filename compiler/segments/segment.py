@@ -24,21 +24,25 @@ def segments_of(model: Model, order: Sequence[int], ends: Sequence[int]) -> tupl
     Returns
     -------
     tuple of Model
-        Named ``X_segment_0_of_N.tflite``. Tensors keep their names, by which segments exchange them:
-        each takes what it needs from graph inputs and any earlier segment, and gives what a later one
-        needs. The last one gives the results of the model in their order.
+        Named ``X_segment_0_of_N.tflite``; the model itself if there is one only. Tensors keep their names, by
+        which segments exchange them: each takes what it needs from graph inputs and any earlier segment, and
+        gives what a later one needs. The first one takes all inputs of the model, because that is where a
+        pipeline is fed; the last one gives the results of the model in their order.
     """
     count = len(ends)
-    cut = [segment_of(model, order[begin:end], f"_segment_{i}_of_{count}", is_last=i == count - 1)
+    if count == 1:
+        return (model,)
+    cut = [segment_of(model, order[begin:end], f"_segment_{i}_of_{count}", is_first=i == 0, is_last=i == count - 1)
            for i, (begin, end) in enumerate(pairwise((0, *ends)))]
     return tuple(replace(segment, size=len(serialize_model(segment))) for segment in cut)
 
 
-def segment_of(model: Model, operators: Sequence[int], suffix: str, *, is_last: bool) -> Model:
+def segment_of(model: Model, operators: Sequence[int], suffix: str, *, is_first: bool, is_last: bool) -> Model:
     """Make a model of some operators; its name ends in ``suffix``."""
     graph = model.main
     inputs, outputs = boundary(graph, operators)
-    part, _ = part_of(graph, [graph.operators[i] for i in operators], inputs, graph.outputs if is_last else outputs)
+    part, _ = part_of(graph, [graph.operators[i] for i in operators], graph.inputs if is_first else inputs,
+                      graph.outputs if is_last else outputs)
     path = Path(model.source)
     return replace(model.with_main(part), source=str(path.with_name(f"{path.stem}{suffix}{path.suffix}")), metadata=(),
                    signatures=(), size=0)

@@ -153,6 +153,29 @@ class TimingRuns:
     simulated: bool
 
 
+@dataclass(frozen=True)
+class PipelineRuns:
+    """Result of several runs through a pipeline.
+
+    Attributes
+    ----------
+    outputs:
+        Per run: raw tensors of the last model.
+    timings:
+        Per model, per run.
+    cold:
+        Per model, whether its first run wrote the parameter cache.
+    elapsed_us:
+        From the first input to the last output, all models at work at the same time.
+    """
+
+    outputs: tuple[tuple[bytes, ...], ...]
+    timings: tuple[tuple[Timing, ...], ...]
+    cold: tuple[bool, ...]
+    elapsed_us: float
+    simulated: bool
+
+
 class AgentClient:
     """A conversation with the agent; ends with the connection or with :meth:`close`.
 
@@ -252,6 +275,17 @@ class AgentClient:
         """Run a loaded model several times, on `inputs` or on zeros."""
         answer, _ = self._ask("time", tuple(inputs), timeout=timeout, handle=model.handle, runs=runs)
         return TimingRuns(tuple(Timing(**timing) for timing in answer["timings"]), answer["cold"], answer["simulated"])
+
+    def pipeline(self, models: Sequence[LoadedModel], runs: Sequence[Sequence[bytes]], *,
+                 timeout: float = 600.0) -> PipelineRuns:
+        """Run models as a pipeline, each working on another run; a run has the raw inputs of the first model."""
+        blobs = tuple(blob for run in runs for blob in run)
+        answer, found = self._ask("pipeline", blobs, timeout=timeout, handles=[model.handle for model in models])
+        width = len(models[-1].outputs)
+        return PipelineRuns(
+            tuple(tuple(found[i:i + width]) for i in range(0, len(found), width)),
+            tuple(tuple(Timing(**timing) for timing in model) for model in answer["timings"]),
+            tuple(answer["cold"]), answer["elapsed_us"], answer["simulated"])
 
     def verify(self, paths: Sequence[str], *, timeout: float = 300.0) -> Mapping[str, str]:
         """Force files to the device's disk and return their sha256 by path."""

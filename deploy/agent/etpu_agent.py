@@ -24,11 +24,13 @@ import importlib.util
 import json
 import os
 import platform
+import queue
 import re
 import select
 import shutil
 import struct
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -457,6 +459,28 @@ class Agent:
         timings = [model.run(inputs)[1] for _ in range(int(request["runs"]))]
         return {"cold": cold, "timings": timings, "simulated": bool(self.runtime.simulated)}, []
 
+    def verb_pipeline(self, request: Dict[str, Any], blobs: Blobs) -> Answer:
+        """Run loaded models as a pipeline: each takes by name what it needs from the inputs and from earlier models.
+
+        The blobs are the inputs of the first model, run after run. All models work at the same time, each on another
+        run. Return the outputs of the last model, run after run, the timings of each model, and the time in all.
+        """
+        models = [self._model({"handle": handle}) for handle in request["handles"]]
+        width = len(models[0].inputs)
+        runs = [blobs[i : i + width] for i in range(0, len(blobs), width)]
+        for run in runs:
+            _check_inputs(models[0], run)
+        cold = [self._cold[handle] for handle in request["handles"]]
+        for handle in request["handles"]:
+            self._cold[handle] = False
+        start = time.perf_counter_ns()
+        outputs, timings = _run_pipeline(models, runs)
+        elapsed = (time.perf_counter_ns() - start) / 1000.0
+        simulated = bool(self.runtime.simulated)
+        answer = {"timings": timings, "cold": cold, "simulated": simulated}  # type: Dict[str, Any]
+        answer["elapsed_us"] = _pipelined_us(timings) if simulated else elapsed
+        return answer, outputs
+
     def verb_verify(self, request: Dict[str, Any], blobs: Blobs) -> Answer:
         """Force files to the disk and return their sha256."""
         digests = {}
@@ -524,6 +548,56 @@ def _check_inputs(model: Any, blobs: Blobs) -> None:
     if wanted != given:
         names = ", ".join("{} of {} bytes".format(t["name"], t["bytes"]) for t in model.inputs)
         raise RefusalError("bad_input", "the model takes {}; inputs of {} bytes were given".format(names, given))
+
+
+def _run_pipeline(models: List[Any], runs: List[Blobs]) -> Tuple[Blobs, List[List[Dict[str, Any]]]]:
+    """Run models in threads that hand the tensors of a run on; None after the last run, an error instead of tensors."""
+    queues = [queue.Queue() for _ in range(len(models) + 1)]  # type: List[Any]
+    timings = [[] for _ in models]  # type: List[List[Dict[str, Any]]]
+    wanted = [{tensor["name"] for later in models[i + 1 :] for tensor in later.inputs} for i in range(len(models))]
+
+    def work(number: int) -> None:
+        model = models[number]
+        while True:
+            known = queues[number].get()
+            if isinstance(known, dict):
+                try:
+                    outputs, timing = model.run([known[tensor["name"]] for tensor in model.inputs])
+                    timings[number].append(timing)
+                    known.update(zip((tensor["name"] for tensor in model.outputs), outputs))  # noqa: B905 - Python 3.7
+                    if number < len(models) - 1:
+                        known = {name: known[name] for name in wanted[number] if name in known}
+                except Exception as error:
+                    known = error
+            queues[number + 1].put(known)
+            if known is None or isinstance(known, Exception):
+                return
+
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(len(models))]
+    for thread in threads:
+        thread.start()
+    names = [tensor["name"] for tensor in models[0].inputs]
+    for run in runs:
+        queues[0].put(dict(zip(names, run)))  # noqa: B905 - Python 3.7
+    queues[0].put(None)
+    found = []  # type: Blobs
+    while True:
+        known = queues[-1].get()
+        if known is None:
+            return found, timings
+        if isinstance(known, Exception):
+            raise known
+        found += [known[tensor["name"]] for tensor in models[-1].outputs]
+
+
+def _pipelined_us(timings: List[List[Dict[str, Any]]]) -> float:
+    """Return how long simulated models take that work at the same time: the simulation itself runs in one process."""
+    ends = [0.0] * len(timings[0])
+    for model in timings:
+        free = 0.0
+        for run, timing in enumerate(model):
+            free = ends[run] = max(free, ends[run]) + timing["total_us"]
+    return ends[-1] if ends else 0.0
 
 
 def _sync_folder(path: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from compiler.graph import serialize_model
 from compiler.graph.build import GraphBuilder
 from compiler.graph.interpreter import TfliteModel
-from deploy.deployer import SmokeTest, deploy, releases, rollback
+from deploy.deployer import SmokeTest, Target, deploy, releases, rollback
 from deploy.errors import AgentError, ReleaseError, SmokeTestFailedError
 from deploy.inference import load_pipeline
 from deploy.inventory import VirtualDevice
@@ -62,8 +62,8 @@ def test_device_of_the_inventory(desk: DeviceSession, tmp_path: Path) -> None:
 def test_segments_run_one_after_the_other(desk: DeviceSession) -> None:
     asked: list[int] = []
 
-    def compile_model(min_runtime_version: int) -> Mapping[str, bytes]:
-        asked.append(min_runtime_version)
+    def compile_model(target: Target) -> Mapping[str, bytes]:
+        asked.append(target.min_runtime_version)
         return {"m_segment_0_of_2_edgetpu.tflite": FIRST, "m_segment_1_of_2_edgetpu.tflite": SECOND}
 
     report = deploy(desk, "m", b"source", compile_model, smoke_of(FIRST, SECOND))
