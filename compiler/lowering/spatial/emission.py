@@ -8,8 +8,9 @@ from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import TILES
 from compiler.lowering.builder import LAYER_COUNTERS, ProgramBuilder
 from compiler.lowering.spatial.books import Books
+from compiler.lowering.spatial.gather import emit_gather
 from compiler.lowering.spatial.geometry import Activation
-from compiler.lowering.spatial.halo import Readiness, emit_halo
+from compiler.lowering.spatial.halo import Readiness, emit_halo, too_far
 from compiler.memory.plan import Piece
 
 
@@ -35,9 +36,14 @@ class Emission:
 
     def exchange(self, number: int, activation: Activation) -> None:
         """Bring every tile the borders of an image, unless they are there."""
-        if number not in self._exchanged:
+        if number in self._exchanged:
+            return
+        if too_far(activation):
+            emit_gather(self.b, activation)
+            self.settled()
+        else:
             emit_halo(self.b, self.books, activation, self._ready.get(number))
-            self._exchanged.add(number)
+        self._exchanged.add(number)
 
     def made_anew(self, numbers: set[int]) -> None:
         """Note that images will be computed again: their borders are stale."""

@@ -103,12 +103,11 @@ def neighbour(tile: int, side: Side) -> int | None:
     return row * TILE_COLUMNS + column if 0 <= row < TILE_ROWS and 0 <= column < TILE_COLUMNS else None
 
 
-def too_far(activation: Activation) -> str:
-    """Say which rows or columns cannot be had; empty when there are none."""
+def too_far(activation: Activation) -> bool:
+    """Tell whether a tile needs what no neighbouring tile holds."""
     for tile in range(TILES):
-        need = activation.needed[tile]
-        if len(need.rows) and not activation.pixels(tile):
-            return f"rows {need.rows.start}..{need.rows.stop - 1} on a tile that holds nothing of the image"
+        if activation.needed[tile] and not activation.pixels(tile):
+            return True
         for side in SIDES:
             lacks = missing(activation, tile, side).inside
             if not len(lacks):
@@ -117,9 +116,8 @@ def too_far(activation: Activation) -> str:
             own = _axis(activation, other, side)[0] if other is not None else Span(0, 0)
             if other is None or lacks.start < own.start or lacks.stop > own.stop or not _has_corners(
                     activation, other, _region(activation, tile, side, lacks)):
-                what = "columns" if side.across else "rows"
-                return f"{what} {lacks.start}..{lacks.stop - 1}, which no neighbouring tile holds"
-    return ""
+                return True
+    return False
 
 
 def _has_corners(activation: Activation, tile: int, region: Region) -> bool:

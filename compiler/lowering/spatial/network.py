@@ -21,8 +21,6 @@ from compiler.lowering.network import (
 )
 from compiler.lowering.parameters import dense_blob, round_up
 from compiler.lowering.refusal import LoweringRefusal
-from compiler.lowering.spatial.geometry import IDENTITY
-from compiler.lowering.spatial.halo import too_far
 from compiler.lowering.spatial.layer import Layer
 from compiler.lowering.spatial.planning import choose_strips
 from compiler.lowering.spatial.program import Memory, Port, SpatialNetwork, place, spatial_program
@@ -68,14 +66,6 @@ class ImageNetwork:
 
     def _check_layer(self, op: Operator, layer: Layer) -> None:
         net = self.network
-        for source in layer.sources:
-            activation = net.activations[source]
-            looks_around = layer.moves or layer.windows_of(source) != (IDENTITY, IDENTITY)
-            if looks_around and (why := too_far(activation)):
-                raise LoweringRefusal(op.index, refusal(
-                    op, f"needs {why}; its input {activation.name} has {activation.image.height} x {activation.image.width} "
-                    "pixels over 4 x 4 tiles.",
-                    "Use a larger image or a smaller kernel."))
         if (objection := layer.objection(net.activations)) is not None:
             raise LoweringRefusal(op.index, refusal(op, *objection))
         if net.lowest_row(layer) < 0:

@@ -19,6 +19,8 @@ LONGEST_STRIP = 16
 _BAND_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 64, 96, 128)
 _FENCES = 500
 """Cycles that the fences and the start of a layer take, about."""
+_GATHERED = 20_000
+"""Cycles for bringing an image to other tiles than neighbours, about."""
 _CYCLES_PER_ROW = 4
 """Cycles for a row of weights to come over the ring, about."""
 
@@ -126,13 +128,14 @@ class _Planner:
         columns = trace(p.readings, {t: p.activations[t].image.width for t in used}, strip, outputs, 1)
         whole = trace(p.readings, heights, strip, outputs, 0)
         outer = used - set(whole.parts)
-        if not self._in_reach(outer, (whole, columns)):
-            return None
         sample = sorted({0, strip.bands // 2, strip.bands - 1})
         rows = [trace(p.readings, heights, strip, outputs, 0, band) for band in sample]
         if self._bytes(strip, outputs, outer, whole, columns, rows) > self.budget:
             return None
-        return self._cost(strip, columns, rows)
+        found = self._cost(strip, columns, rows)
+        if found is None or self._in_reach(outer, (whole, columns)):
+            return found
+        return found[0] + _GATHERED, strip
 
     def _in_reach(self, tensors: set[int], traces: tuple[Trace, Trace]) -> bool:
         """Tell whether what is needed lies on neighbouring tiles."""

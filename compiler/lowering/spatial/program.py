@@ -8,12 +8,13 @@ from functools import cached_property
 
 from compiler.facts import TILES, WIDE_ROWS
 from compiler.lowering.builder import Program
-from compiler.lowering.dense import RECEIVE_ROW, begin, finish_rings
+from compiler.lowering.dense import RECEIVE_ROW, SEND_ROW, begin, finish_rings
 from compiler.lowering.spatial.bands import Reading, Strip, stored, stored_needs, views
 from compiler.lowering.spatial.buffers import Lifetime, NarrowMemory
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.convolution import Convolution
 from compiler.lowering.spatial.geometry import NOWHERE, Activation
+from compiler.lowering.spatial.halo import too_far
 from compiler.lowering.spatial.infeed import Infeed, emit_infeed, place_infeed, wide_rows
 from compiler.lowering.spatial.layer import Activations, Layer, most_pixels
 from compiler.lowering.spatial.outfeed import emit_outfeed
@@ -121,6 +122,8 @@ class SpatialNetwork:
         rows = [self.lowest_row(layer) for layer in self.layers]
         if self.tail is not None:
             rows.append(self.tail.lowest_row(streamed))
+        if any(too_far(a) for a in self.activations.values()):
+            rows.append(SEND_ROW)
         return min([*rows, *wide_rows(self.activations[self.source].image), RECEIVE_ROW])
 
 

@@ -15,7 +15,7 @@ from compiler.lowering.softmax import SoftmaxLayer
 from compiler.lowering.spatial.bands import align_operands, hull
 from compiler.lowering.spatial.context import Context, extent_of, is_flat, reaches_out
 from compiler.lowering.spatial.families import FAMILIES
-from compiler.lowering.spatial.families.pooling import Pool, read_whole_pool
+from compiler.lowering.spatial.families.pooling import Pool, read_whole_pool, reduces_all
 from compiler.lowering.spatial.families.unary import UNARY, Unary, read_unary
 from compiler.lowering.spatial.geometry import IDENTITY, NOWHERE, Activation, Region, needed_by
 from compiler.lowering.spatial.layer import Layer
@@ -104,7 +104,7 @@ class NetworkReader:
         if is_free(self.graph, op):
             return self._is_vector(op.inputs[0]) or (op.name == "RESHAPE" and is_flat(y))
         return self._is_vector(op.inputs[0]) or op.name in ("FULLY_CONNECTED", "MEAN") or (
-            op.name in _POOLS and is_flat(y))
+            op.name in _POOLS and reduces_all(self.graph, op))
 
     def _is_vector(self, tensor: int) -> bool:
         return self._tail_source is not None and tensor in self._vectors

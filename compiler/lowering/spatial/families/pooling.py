@@ -20,7 +20,7 @@ from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.books import Books
 from compiler.lowering.spatial.buffers import stack_wide
-from compiler.lowering.spatial.context import Context, reaches_out, same_padding
+from compiler.lowering.spatial.context import Context, is_flat, reaches_out, same_padding
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.family import FUSED, Family
 from compiler.lowering.spatial.geometry import Activation, Slab, Window, by_content, many, merge_dims
@@ -257,6 +257,12 @@ def _read(context: Context, op: Operator) -> Pool:
                 zero_point(y), multiplier, low, high)
 
 
+def reduces_all(graph: Graph, op: Operator) -> bool:
+    """Tell whether a pool makes one pixel of all pixels of an image."""
+    x, y, o = graph.tensors[op.inputs[0]], graph.output(op), op.options
+    return is_flat(y) and (o.filterHeight, o.filterWidth) == x.shape[1:3]
+
+
 def read_whole_pool(context: Context, op: Operator) -> Pool:
     """Read a mean or maximum over a whole image."""
     x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
@@ -277,8 +283,6 @@ def _objection(graph: Graph, op: Operator) -> Verdict | None:
         return refusal(op, f"its input {x.name} has shape {list(x.shape)}, four dimensions and batch size 1 are needed.")
     if op.options.fusedActivationFunction not in FUSED:
         return refusal(op, f"the fused activation {op.activation} is not supported.")
-    if y.shape[1] == y.shape[2] == 1 and (op.options.filterHeight, op.options.filterWidth) != x.shape[1:3]:
-        return refusal(op, f"its result {y.name} has a single pixel, of a part of the image or with padding.")
     return None
 
 

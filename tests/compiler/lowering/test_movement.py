@@ -1,0 +1,63 @@
+"""Images that move between tiles: small ones, padded ones, cut and joined ones, against the arithmetic reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from networks import Net, check
+
+from compiler.facts import TILES
+from compiler.lowering.spatial.gather import beyond, parcels
+from compiler.lowering.spatial.geometry import Activation, Image, Window, needed_by
+
+NETWORKS: dict[str, Callable[[], Net]] = {
+    "padded to 64 times the size": lambda: Net((2, 2, 3)).pad((31, 31), (31, 31)),
+    "more padding than image": lambda: Net((5, 5, 8)).pad((7, 2), (0, 13)).conv(4),
+    "7x7 to 1x1": lambda: Net((7, 7, 8)).conv(8, stride=2).conv(12, stride=2).conv(6, stride=2),
+    "small depthwise": lambda: Net((7, 7, 8)).depthwise(stride=2).conv(12, 1).depthwise(stride=2),
+    "kernel larger than tiles": lambda: Net((6, 6, 8)).conv(70, 5),
+    "kernel larger than the image": lambda: Net((3, 3, 8)).conv(8, 7),
+    "far dilation": lambda: Net((12, 14, 8)).conv(24, dilation=6),
+    "small pools": lambda: Net((5, 5, 8)).conv(8).pool("MAX_POOL_2D", 3, 2, "SAME").pool("MAX_POOL_2D", 2, 2),
+    "15x15 without padding": lambda: Net((20, 20, 8)).conv(8, 15, padding="VALID"),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_moved_images_compute_the_right_values(name: str) -> None:
+    check(NETWORKS[name]().model())
+
+
+@pytest.mark.parametrize("name", ["7x7 to 1x1", "more padding than image", "small pools"])
+def test_any_order_of_engines_gives_the_same_outputs_and_the_judge_finds_nothing(name: str) -> None:
+    check(NETWORKS[name]().model(), seeds=(1, 2), judge=True)
+
+
+SPANS = st.integers(1, 9)
+WINDOWS = st.builds(Window, st.integers(1, 7), st.integers(1, 3), st.integers(-2, 6), st.integers(1, 3))
+
+
+@given(SPANS, SPANS, SPANS, SPANS, WINDOWS, WINDOWS)
+def test_parcels_and_borders_bring_each_tile_what_it_lacks_once(height: int, width: int, rows: int, columns: int,
+                                                               over: Window, across: Window) -> None:
+    activation = Activation("x", Image(height, width, 4), 0, needed_by([(over, across)], Image(rows, columns, 4)))
+    sent = parcels(activation)
+    for tile in range(TILES):
+        need = activation.needed[tile]
+        got = np.zeros((max(len(need.rows), 0), max(len(need.columns), 0)), int)
+        regions = [p.region for p in sent if tile in p.receivers] + beyond(need, activation.image)
+        for region in regions:
+            top, left = region.rows.start - need.rows.start, region.columns.start - need.columns.start
+            assert top >= 0 and left >= 0
+            got[top:top + len(region.rows), left:left + len(region.columns)] += 1
+        own_rows, own_columns = activation.own(tile)
+        for y in range(need.rows.start, need.rows.stop):
+            for x in range(need.columns.start, need.columns.stop):
+                own = own_rows.start <= y < own_rows.stop and own_columns.start <= x < own_columns.stop
+                assert got[y - need.rows.start, x - need.columns.start] == (0 if own else 1)
+
+
