@@ -14,7 +14,7 @@ from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import TILES
 from compiler.lowering.builder import LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
 from compiler.lowering.dense import RECEIVE_ROW, SEND_ROW, ring_turn
-from compiler.lowering.dense_ring import ROW_WORDS
+from compiler.lowering.dense_layer import ROW_WORDS
 from compiler.lowering.spatial.geometry import Activation, Image, Region, Span, by_content, many
 
 
