@@ -56,6 +56,11 @@ def unary_multiplier(x: Tensor, y: Tensor) -> np.float32:
     return np.float32(quantization(x).scales[0] * (np.float32(1) / quantization(y).scales[0]))
 
 
+def product_multiplier(a: Tensor, b: Tensor, y: Tensor) -> np.float32:
+    """Return the factor of a product of two activations, f32(f32(s_a * s_b) * f32(1 / s_y))."""
+    return np.float32(quantization(a).scales[0] * quantization(b).scales[0] * (np.float32(1) / quantization(y).scales[0]))
+
+
 def mean_multiplier(x: Tensor, y: Tensor, count: int) -> np.float32:
     """Return the factor of a mean, f32(f32(s_x * f32(1 / count)) * f32(1 / s_y))."""
     share = np.float32(quantization(x).scales[0] * np.float32(1 / count))

@@ -91,6 +91,11 @@ class Layer(ABC):
         """What it reads, and through which windows."""
         return Reading(self.target, tuple((s, self.windows_of(s)) for s in self.sources), self.aligned)
 
+    @property
+    def streamed(self) -> bytes:
+        """Parameters that are never cached: lines that come with every inference, in the order of use."""
+        return b""
+
     def effort(self, target: Activation) -> Effort:
         """Return what it costs."""
         return Effort(target.image.padded // 4)

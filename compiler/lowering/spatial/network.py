@@ -146,7 +146,8 @@ class ImageNetwork:
         caching = caching_program(segments) if segments else None
         cached = [k.blob for k, p in kernels if p]
         cached += [*(dense_blob(layer.parameters) for layer in dense if not layer.streamed), *tables]
-        streamed = b"".join(k.blob for k, p in kernels if not p)
+        coming = {layer.name: layer.kernel.blob for layer in convolutions if not pieces_of[layer.name]}
+        streamed = b"".join(coming.get(layer.name, layer.streamed) for layer in self.network.layers)
         streamed += b"".join(dense_blob(layer.parameters) for layer in dense if layer.streamed)
         return LoweredNetwork(program, caching, b"".join(cached), streamed, self.memory.used)
 

@@ -8,6 +8,7 @@ from compiler.lowering.spatial.families.addition import ADDITION
 from compiler.lowering.spatial.families.concatenation import CONCATENATION
 from compiler.lowering.spatial.families.convolution import CONVOLUTION
 from compiler.lowering.spatial.families.family import Family
+from compiler.lowering.spatial.families.multiplication import MULTIPLICATION
 from compiler.lowering.spatial.families.pooling import MEAN, POOL
 from compiler.lowering.spatial.families.unary import PADDING, UNARY
 
@@ -20,11 +21,13 @@ FAMILIES: Mapping[str, Family] = {
     "LOGISTIC": UNARY,
     "MAX_POOL_2D": POOL,
     "MEAN": MEAN,
+    "MUL": MULTIPLICATION,
     "PAD": PADDING,
     "QUANTIZE": UNARY,
     "RELU": UNARY,
     "RELU6": UNARY,
     "RELU_N1_TO_1": UNARY,
+    "SUB": ADDITION,
 }
 """Operator -> its family."""
 

@@ -1,4 +1,4 @@
-"""ADD: sums of two activations with 16-bit weights, in place."""
+"""ADD and SUB: sums of two activations with 16-bit weights, in place."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import ClassVar
 from compiler.beagle.isa.counters import TileCounter
 from compiler.beagle.reference.elementwise import weights_of_sum
 from compiler.facts import TILES, WIDE_ROWS
-from compiler.graph import Graph, Operator
+from compiler.graph import Operator
 from compiler.lowering.arithmetic import bits, clamp, quantization, sum_multiplier, zero_point
 from compiler.lowering.builder import ALL_TILES, LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
-from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission
-from compiler.lowering.spatial.families.family import FUSED, Family
+from compiler.lowering.spatial.families.constant import read_shifted, split_operands
+from compiler.lowering.spatial.families.family import Family, binary_objection
 from compiler.lowering.spatial.geometry import Activation, by_content
 from compiler.lowering.spatial.layer import Activations, Layer
-from compiler.mapping import Verdict
 
 CONSTANT_WORDS = 16
 WEIGHT_ROWS = 4
@@ -55,6 +54,11 @@ class Addition(Layer):
     takes_over: ClassVar[bool] = True
 
     @property
+    def weights_zero_point(self) -> int:
+        """What is added to the weights, which are unsigned: the negative one becomes zero."""
+        return max(0, -min(self.weights))
+
+    @property
     def sources(self) -> tuple[int, ...]:
         """Both operands."""
         return self.operands
@@ -86,10 +90,11 @@ class Addition(Layer):
 def _build_weights(b: ProgramBuilder, layer: Addition, word: int) -> None:
     """Four wide rows: two bytes of an operand's word each, on the diagonal; the mesh engines write in turn."""
     sides = ("mesh_from_south", "mesh_from_west", "mesh_from_east", "mesh_from_north")
-    turn = 0
+    turn, zero = 0, layer.weights_zero_point
+    nothing = zero << 16 | zero
     for i, weight in enumerate(layer.weights):
-        low, high = weight & 0xFFFF, (weight & 0xFFFF) << 16
-        for at, count, value in ((0, 1, low), (1, 1, high), (2, 4, 0), (6, 1, low), (7, 1, high)):
+        low, high = zero << 16 | (weight + zero), (weight + zero) << 16 | zero
+        for at, count, value in ((0, 1, low), (1, 1, high), (2, 4, nothing), (6, 1, low), (7, 1, high)):
             there = walk("dst", word + 8 * i + at, [(count, 1)], total_dims=4, mask=int(count > 1))
             b.tile(sides[turn % 4], ALL_TILES, there, signal("received", 1), fill=1, fill_value=value)
             turn += 1
@@ -108,7 +113,8 @@ def _add(layer: Addition, sources: tuple[Activation, Activation], target: Activa
     fields: Values = {f"loop{i}": n - 1 for i, n in enumerate((2, 2, len(columns), len(rows), words))}
     fields |= {"partial_from_zero": 1, "no_partial_sums": 1, "weights_16bit": 1, "channel_group_level": 4, "reduction": 3,
                "lanes_m1": 3, "lanes_last_m1": 3, "multiplier": layer.multiplier, "clamp_low": layer.clamp_low,
-               "clamp_high": layer.clamp_high, "constant": layer.constant, "out_zero_point": layer.out_zero_point}
+               "clamp_high": layer.clamp_high, "constant": layer.constant, "out_zero_point": layer.out_zero_point,
+               "weights_zero_point": layer.weights_zero_point}
     pixels = [(len(columns), slab.pixel), (len(rows), slab.pitch), (1, slab.size), (words, 4)]
     fields |= walk("in", first, [(2, 2), (2, second - first), *pixels], total_dims=8)
     fields |= walk("out", target.own_address(tile), [(1, 4), (len(columns), out.pixel), (len(rows), out.pitch),
@@ -118,27 +124,19 @@ def _add(layer: Addition, sources: tuple[Activation, Activation], target: Activa
     return fields | watch(0, TileCounter.NARROW_TO_WIDE, 1, level=5) | signal("avdata", 4)
 
 
-def _read(context: Context, op: Operator) -> Addition:
+def _read(context: Context, op: Operator) -> Layer:
+    constant, _ = split_operands(context.graph, op)
+    if constant is not None:
+        return read_shifted(context, op)
     a, b = (context.graph.tensors[t] for t in op.inputs)
     y = context.graph.output(op)
     weights = weights_of_sum(quantization(a).scale, quantization(b).scale)
     low, high = clamp(y, op.options.fusedActivationFunction)
-    constant = -(weights[0] * zero_point(a) + weights[1] * zero_point(b))
-    return Addition(op.title, (context.resolve(b.index), context.resolve(a.index)), y.index, (weights[1], weights[0]),
-                    constant, zero_point(y), bits(sum_multiplier(a, b, y, weights)), low, high)
+    multiplier = bits(sum_multiplier(a, b, y, weights))
+    signed = weights if op.name == "ADD" else (weights[0], -weights[1])
+    constant_term = -(signed[0] * zero_point(a) + signed[1] * zero_point(b))
+    return Addition(op.title, (context.resolve(b.index), context.resolve(a.index)), y.index, (signed[1], signed[0]),
+                    constant_term, zero_point(y), multiplier, low, high)
 
 
-def _objection(graph: Graph, op: Operator) -> Verdict | None:
-    a, b, y = (graph.tensors[t] for t in (*op.inputs, *op.outputs))
-    if a.is_constant or b.is_constant:
-        return refusal(op, "sums with a constant are not generated yet.", "It runs on the CPU.")
-    if any(t.quantization is None for t in (a, b, y)) or a.type is not y.type or b.type is not y.type:
-        return refusal(op, f"mixes {a.type.name}, {b.type.name} and {y.type.name}, or carries no quantization.")
-    if a.shape != y.shape or b.shape != y.shape or len(y.shape) != 4:
-        return refusal(op, f"adds {list(a.shape)} and {list(b.shape)}; only images of one shape are generated.")
-    if op.options.fusedActivationFunction not in FUSED:
-        return refusal(op, f"the fused activation {op.activation} is not supported.")
-    return None
-
-
-ADDITION = Family(_objection, _read)
+ADDITION = Family(binary_objection, _read)

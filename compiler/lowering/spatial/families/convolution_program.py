@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compiler.beagle.isa.counters import ScalarCounter, TileCounter
-from compiler.facts import LANES, PARAMETER_FIFO_LINES, TILES, WIDE_ROW_BYTES, WIDE_ROWS
+from compiler.facts import LANES, TILES, WIDE_ROW_BYTES, WIDE_ROWS
 from compiler.lowering.builder import ProgramBuilder, Values, linear, signal, walk, watch
-from compiler.lowering.dense_stream import fetch_parameters
 from compiler.lowering.parameters import DenseParameters
 from compiler.lowering.spatial.books import Books
 from compiler.lowering.spatial.geometry import Activation, Dim, Span, by_content, many, merge_dims
+from compiler.lowering.spatial.streaming import stream_lines
 from compiler.lowering.spatial.weights import Kernel
 from compiler.memory.plan import Piece
 
@@ -99,7 +99,7 @@ def emit_convolution(b: ProgramBuilder, books: Books, layer: Convolution, source
         b.tile("tensor_op", tiles, dict(fields))
     _count(books, layer.kernel, ring, active)
     if ring.streamed:
-        _stream(b, books, layer, mask)
+        stream_lines(b, books, layer.name, layer.kernel.lines, receivers=mask, lanes=layer.kernel.lanes)
     elif layer.kernel.packed:
         _send_packed(b, books, layer.kernel, pieces, mask)
     else:
@@ -267,18 +267,6 @@ def _count(books: Books, kernel: Kernel, ring: RingUse, active: Sequence[int]) -
         books.counts.add(ring.counter, tile, kernel.groups * kernel.chunks)
         if _scaling_lines(kernel.parameters):
             books.counts.add(TileCounter.WIDE_TO_SCALING, tile, kernel.groups)
-
-
-def _stream(b: ProgramBuilder, books: Books, layer: Convolution, mask: int) -> None:
-    """The host sends the parameters, the scalar core passes them on."""
-    kernel = layer.kernel
-    lines, count = books.streamed_lines, kernel.lines
-    fetch_parameters(b, lines, books.first_line(layer.name, count), count)
-    b.emit("pop", linear("fifo", lines % PARAMETER_FIFO_LINES, count, PARAMETER_FIFO_LINES // 2), signal("credit", 0),
-           watch(0, ScalarCounter.PARAMETER_POP, lines + 1, level=0),
-           watch(1, ScalarCounter.PRODUCER_A, b.producer_turns, step=0, level=2), constant392=1, receivers=mask,
-           lanes_m1=kernel.lanes - 1)
-    books.streamed_lines += count
 
 
 def _send(b: ProgramBuilder, pieces: Sequence[Piece], mask: int) -> None:

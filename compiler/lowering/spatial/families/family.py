@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from compiler.graph import Graph, Operator
+from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.layer import Layer
 from compiler.mapping import Verdict
@@ -32,3 +33,21 @@ class Family:
     objection: Callable[[Graph, Operator], Verdict | None]
     read: Callable[[Context, Operator], Layer | None]
     on_vectors: bool = False
+
+
+def binary_objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Say why an operator on two operands cannot be emitted: both of the shape of the result, or one a constant."""
+    a, b, y = (graph.tensors[t] for t in (*op.inputs, *op.outputs))
+    if any(t.quantization is None for t in (a, b, y)) or a.type is not y.type or b.type is not y.type:
+        return refusal(op, f"mixes {a.type.name}, {b.type.name} and {y.type.name}, or carries no quantization.")
+    if getattr(op.options, "fusedActivationFunction", 0) not in FUSED:
+        return refusal(op, f"the fused activation {op.activation} is not supported.")
+    constants, operands = ([t for t in (a, b) if t.is_constant is wanted] for wanted in (True, False))
+    uneven = next((t for t in constants if t.elements > 1 and not t.shape[-1] == t.elements == y.shape[-1]), None)
+    if uneven is not None:
+        return refusal(op, f"its constant {uneven.name} has shape {list(uneven.shape)}; one value, or one per channel, is "
+                           "generated.")
+    if not operands or any(t.shape != y.shape for t in operands) or len(y.shape) != 4:
+        return refusal(op, f"works on {list(a.shape)} and {list(b.shape)}; only images of one shape, or constants per "
+                           "channel, are generated.", "Bring both operands to one shape.")
+    return None

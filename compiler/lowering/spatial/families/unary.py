@@ -14,7 +14,7 @@ from compiler.beagle.isa.tables import LOGISTIC, LOGISTIC_LIMIT, PiecewiseQuarti
 from compiler.facts import TILES, WIDE_ROWS
 from compiler.graph import Graph, Operator
 from compiler.lowering.arithmetic import bits, clamp, quantization, unary_multiplier, zero_point
-from compiler.lowering.builder import ALL_TILES, LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
+from compiler.lowering.builder import ALL_ENGINES, ALL_TILES, LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
 from compiler.lowering.dense import Slice
 from compiler.lowering.lowered import refusal
 from compiler.lowering.refusal import LoweringRefusal
@@ -29,6 +29,7 @@ from compiler.mapping import Status, Verdict
 CONSTANT_WORDS = 4
 IDENTITY_ROW = WIDE_ROWS - 1
 _IDENTITY = (0x1, 0x100, 0x10000, 0x1000000)
+NO_LIMITS: Values = {"clamp_low": bits(float("-inf")), "clamp_high": bits(float("inf"))}
 _WITH_TABLE = 1
 _LIMITED_BY = {"QUANTIZE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3, "LOGISTIC": 0, "PAD": 0}
 """Functions of single values, with the activation that limits them."""
@@ -126,15 +127,15 @@ def emit_vector_unary(b: ProgramBuilder, layer: Unary, slices: Sequence[Slice], 
     _emit(b, layer, values, constants)
 
 
-def build_identity(b: ProgramBuilder, constants: int) -> None:
-    """Put the identity matrix into its wide row, by way of four words."""
+def build_identity(b: ProgramBuilder, constants: int, *, engines: int = ALL_ENGINES) -> None:
+    """Put the identity matrix into its wide row, by way of four words, and wait for engines."""
     for i, word in enumerate(_IDENTITY):
         b.tile("mesh_from_south", ALL_TILES, walk("dst", constants // 4 + i, [(1, 1)], total_dims=4, mask=0),
                signal("received", 1) if i == 3 else {}, fill=1, fill_value=word)
     b.tile("narrow_to_wide", ALL_TILES, walk("src", constants // 4, [(4, 1)], total_dims=6),
            walk("dst", IDENTITY_ROW, [(1, 1)], total_dims=4, mask=0), watch(0, TileCounter.MESH_SOUTH_IN, 1, step=0),
            signal("done", 1), flush_level=1)
-    b.tile_fence()
+    b.tile_fence(engines=engines)
 
 
 def _emit(b: ProgramBuilder, layer: Unary, values: Mapping[int, Values], constants: int) -> None:

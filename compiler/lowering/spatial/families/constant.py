@@ -1,0 +1,157 @@
+"""Sums and products with a constant that has one value, or one per channel.
+
+A product with one value only is another scale. Constants per channel come with every inference, four
+channels to a line, and go through the scaling registers: products as multipliers, sums as biases in
+units of the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.beagle.isa.counters import TileCounter
+from compiler.facts import LANES, PARAMETER_LINE_BYTES, TILES
+from compiler.graph import Graph, Operator, Tensor
+from compiler.lowering.arithmetic import bits, clamp, quantization, unary_multiplier, zero_point
+from compiler.lowering.builder import ALL_TILES, LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
+from compiler.lowering.spatial.context import Context
+from compiler.lowering.spatial.emission import Emission
+from compiler.lowering.spatial.families.unary import IDENTITY_ROW, Unary, apply_to_words, build_identity
+from compiler.lowering.spatial.geometry import Activation, by_content
+from compiler.lowering.spatial.layer import Activations
+from compiler.lowering.spatial.streaming import stream_lines
+
+TABLE_ROW = IDENTITY_ROW - 2
+"""First of two wide rows that lines pass through."""
+_GROUP = 4
+"""Channels of a line."""
+_ENTRIES = 2
+"""Scaling registers of a group."""
+_ONE = np.float32(1)
+
+
+@dataclass(frozen=True)
+class PerChannel(Unary):
+    """A sum or product with a constant per channel.
+
+    Attributes
+    ----------
+    constants:
+        What goes into the scaling registers: float32 multipliers or int32 biases, 4 bytes per channel.
+    added:
+        True for biases.
+    """
+
+    constants: bytes = b""
+    added: bool = False
+
+    takes_over: ClassVar[bool] = True
+
+    @property
+    def streamed(self) -> bytes:
+        """Lines of four channels."""
+        values = np.frombuffer(self.constants, np.uint32)
+        lines = np.zeros((self._groups, PARAMETER_LINE_BYTES // 4), np.uint32)
+        lines[:, :_GROUP] = np.resize(np.append(values, np.zeros(-len(values) % _GROUP, np.uint32)), (self._groups, _GROUP))
+        return lines.tobytes()
+
+    @property
+    def _groups(self) -> int:
+        return -(-len(self.constants) // (4 * _GROUP))
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the first row of the lines."""
+        del scenes, top
+        return TABLE_ROW
+
+    def emit(self, emission: Emission, activations: Activations) -> None:
+        """Load the scaling registers group by group and apply them."""
+        b = emission.b
+        source, target = activations[self.source], activations[self.target]
+        b.tile_fence(reset=LAYER_COUNTERS)
+        build_identity(b, emission.constants[self.name])
+        b.tile_fence(reset=LAYER_COUNTERS)
+        self._load(b)
+        for mask, fields in by_content({t: self._apply(source, target, t) for t in range(TILES) if target.pixels(t)}):
+            b.tile("tensor_op", mask, dict(fields))
+        stream_lines(b, emission.books, self.name, self._groups, receivers=ALL_TILES, lanes=PARAMETER_LINE_BYTES // 4)
+        emission.reset()
+
+    def _load(self, b: ProgramBuilder) -> None:
+        """Receive lines in turn in two rows, and copy each into its half of the registers when the other is in use."""
+        level = int(self._groups == 1)
+        b.tile("ring_receive_a", ALL_TILES,
+               walk("dst", TABLE_ROW, [(self._groups, 0)], total_dims=4, mask=0, level=level, slot=1),
+               watch(0, TileCounter.WIDE_TO_SCALING, -1, level=level, side=1), signal("read", level))
+        groups = [(self._groups, 0)] if self._groups > 1 else []
+        b.tile("wide_to_narrow", ALL_TILES,
+               walk("src", TABLE_ROW, [(1, 1), *groups], total_dims=4, level=1, slot=1),
+               walk("dst", LANES if self.added else 0, [(_ENTRIES, 1), (1, LANES), *groups], total_dims=6, level=2,
+                    slot=LANES // 2),
+               watch(0, TileCounter.RING_READ_A, 1), watch(1, TileCounter.AVDATA, -1, level=2, side=1), signal("done", 2),
+               to_scaling=1, drop_level=1)
+
+    def _apply(self, source: Activation, target: Activation, tile: int) -> Values:
+        rows, columns = target.own(tile)
+        a, c = source.slab(tile), target.slab(tile)
+        counts = (len(columns), len(rows), self._groups)
+        fields = apply_to_words(self, source.address + a.offset(rows.start, columns.start), (a.pixel, a.pitch, 4),
+                                target.own_address(tile), (c.pixel, c.pitch, 4), counts)
+        fields |= {"use_bias": 1} if self.added else {"use_multiplier": 1}
+        fields |= {"channel_group_level": 3} | signal("avdata", 2)
+        return fields | watch(0, TileCounter.WIDE_TO_SCALING, 1, level=3)
+
+
+def split_operands(graph: Graph, op: Operator) -> tuple[Tensor | None, Tensor]:
+    """Return the constant operand, if there is one, and the other."""
+    a, b = (graph.tensors[t] for t in op.inputs)
+    if a.is_constant:
+        return a, b
+    return (b if b.is_constant else None), a
+
+
+def read_scaled(context: Context, op: Operator) -> Unary:
+    """Read a product with a constant."""
+    constant, x = split_operands(context.graph, op)
+    y = context.graph.output(op)
+    assert constant is not None
+    low, high = clamp(y, op.options.fusedActivationFunction)
+    real = quantization(constant).scales[0] * _centred(constant, y).astype(np.float32)
+    factors = (quantization(x).scales[0] * real * (_ONE / quantization(y).scales[0])).astype(np.float32)
+    source = context.resolve(x.index)
+    if np.all(factors == factors[0]):
+        return Unary(op.title, source, y.index, zero_point(x), zero_point(y), bits(factors[0]), low, high)
+    return PerChannel(op.title, source, y.index, zero_point(x), zero_point(y), bits(_ONE), low, high,
+                      constants=factors.tobytes())
+
+
+def read_shifted(context: Context, op: Operator) -> Unary:
+    """Read a sum or difference with a constant; a constant minus an image has a negative multiplier."""
+    constant, x = split_operands(context.graph, op)
+    y = context.graph.output(op)
+    assert constant is not None
+    low, high = clamp(y, op.options.fusedActivationFunction)
+    ratio = np.float64(quantization(constant).scales[0]) / np.float64(quantization(x).scales[0])
+    biases = np.rint(_centred(constant, y) * ratio)
+    multiplier = unary_multiplier(x, y)
+    if op.name == "SUB":
+        biases = -biases
+        if context.graph.tensors[op.inputs[0]].is_constant:
+            multiplier = np.float32(-multiplier)
+    info = np.iinfo(np.int32)
+    return PerChannel(op.title, context.resolve(x.index), y.index, zero_point(x), zero_point(y), bits(multiplier), low, high,
+                      constants=np.clip(biases, info.min, info.max).astype(np.int32).tobytes(), added=True)
+
+
+def _centred(constant: Tensor, y: Tensor) -> npt.NDArray[np.int64]:
+    """Return the values of a constant minus its zero point, one per channel of the result."""
+    values = constant.array().reshape(-1).astype(np.int64) - quantization(constant).zero_point
+    return np.broadcast_to(values, y.shape[-1:])
+
+
+__all__ = ["PerChannel", "read_scaled", "read_shifted", "split_operands"]

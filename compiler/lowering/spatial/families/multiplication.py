@@ -1,0 +1,177 @@
+"""MUL of two activations: byte by byte, then the products are gathered.
+
+The words of the second operand pass through wide memory, one to a row. Each step multiplies one byte
+of the first operand with the same byte of the second and leaves a word whose first byte is the
+product; four of them are then put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from compiler.beagle.isa.counters import TileCounter, TileEngine
+from compiler.facts import TILES
+from compiler.graph import Graph, Operator
+from compiler.lowering.arithmetic import bits, clamp, product_multiplier, zero_point
+from compiler.lowering.builder import LAYER_COUNTERS, Values, signal, walk, watch
+from compiler.lowering.spatial.context import Context
+from compiler.lowering.spatial.emission import Emission
+from compiler.lowering.spatial.families.constant import read_scaled, split_operands
+from compiler.lowering.spatial.families.family import Family, binary_objection
+from compiler.lowering.spatial.families.unary import CONSTANT_WORDS, IDENTITY_ROW, NO_LIMITS, build_identity
+from compiler.lowering.spatial.geometry import Activation, by_content, many
+from compiler.lowering.spatial.layer import Activations, Effort, Layer, most_pixels
+from compiler.mapping import Verdict
+
+BLOCK_WORDS = 4
+"""Words of the second operand that wide memory takes at a time, twice."""
+OPERAND_ROW = IDENTITY_ROW - 2 * BLOCK_WORDS
+_GAP = 4
+"""Bytes that official programs leave free behind the products."""
+_ONE = bits(1.0)
+_ONE_BYTE: Values = {"partial_from_zero": 1, "no_partial_sums": 1, "slot1_off": 1, "slot2_off": 1, "slot3_off": 1,
+                     "lanes_m1": 3, "lanes_last_m1": 3}
+
+
+@dataclass(frozen=True)
+class Product(Layer):
+    """A product ready for code generation.
+
+    Attributes
+    ----------
+    operands:
+        Numbers of the activations; the result may take over the memory of the first.
+    zero_points:
+        Those of the operands.
+    multiplier, clamp_low, clamp_high:
+        Bit patterns of float32 numbers.
+    """
+
+    name: str
+    operands: tuple[int, int]
+    target: int
+    zero_points: tuple[int, int]
+    out_zero_point: int
+    multiplier: int
+    clamp_low: int
+    clamp_high: int
+
+    takes_over: ClassVar[bool] = True
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """Both operands."""
+        return self.operands
+
+    def effort(self, target: Activation) -> Effort:
+        """Return two steps per byte."""
+        return Effort(2 * target.image.padded)
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the first row of the second operand."""
+        del scenes, top
+        return OPERAND_ROW
+
+    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
+        """Return the bytes of the products, a word each, and of the identity matrix."""
+        return self._products(scenes) + 4 * CONSTANT_WORDS
+
+    def _products(self, scenes: Sequence[Activations]) -> int:
+        return 4 * most_pixels(self, scenes) * scenes[0][self.target].image.padded + _GAP
+
+    def emit(self, emission: Emission, activations: Activations) -> None:
+        """Multiply and gather."""
+        b = emission.b
+        a, c = (activations[t] for t in self.operands)
+        target, products = activations[self.target], emission.constants[self.name]
+        tiles = [t for t in range(TILES) if target.pixels(t)]
+        b.tile_fence(reset=LAYER_COUNTERS)
+        for mask, fields in by_content({t: _multiply(self, a, target, t, products) for t in tiles}):
+            b.tile("tensor_op", mask, dict(fields))
+        for mask, fields in by_content({t: _pass_through(c, target, t) for t in tiles}):
+            b.tile("narrow_to_wide", mask, dict(fields))
+        build_identity(b, products + self._products([activations]), engines=1 << TileEngine.NARROW_TO_WIDE)
+        for mask, fields in by_content({t: _gather(target, t, products) for t in tiles}):
+            b.tile("tensor_op", mask, dict(fields))
+        emission.reset()
+
+
+def _blocks(target: Activation) -> tuple[int, int]:
+    """Words of a block, and blocks of a pixel."""
+    words = target.image.padded // 4
+    block = BLOCK_WORDS if words % BLOCK_WORDS == 0 else 1
+    return block, words // block
+
+
+def _multiply(layer: Product, a: Activation, target: Activation, tile: int, products: int) -> Values:
+    rows, columns = target.own(tile)
+    slab = a.slab(tile)
+    block, blocks = _blocks(target)
+    channels, high, wide = slab.pixel, len(rows), len(columns)
+    fields: Values = _ONE_BYTE | {f"loop{i}": n - 1 for i, n in enumerate((4 * block, blocks, wide, high))}
+    fields |= {"in_zero_point": layer.zero_points[0], "weights_zero_point": layer.zero_points[1], "channel_group_level": 4,
+               "multiplier": layer.multiplier, "clamp_low": layer.clamp_low, "clamp_high": layer.clamp_high,
+               "out_zero_point": layer.out_zero_point}
+    fields |= walk("in", a.address + slab.offset(rows.start, columns.start),
+                   [(channels, 1), (wide, channels), (high, slab.pitch), (1, slab.size)], total_dims=8)
+    fields |= walk("out", products, [(1, 4), *_product_dims(channels, wide, high)], total_dims=8)
+    fields |= walk("weights", 4 * OPERAND_ROW, [(4 * block, 1), (blocks, 0), (wide, 0), (high, 0)], total_dims=8, level=1,
+                   slot=4 * block)
+    fields |= walk("partial", 0, [(1, 1), (channels, 0), (wide, 0), (high, 0)], total_dims=8, level=1, slot=4)
+    return fields | watch(0, TileCounter.NARROW_TO_WIDE, 1) | signal("parameters", 1)
+
+
+def _product_dims(channels: int, wide: int, high: int) -> list[tuple[int, int]]:
+    """Products lie one to a word."""
+    return [(channels, 4), (wide, 4 * channels), (high, 4 * channels * wide), (1, 4 * channels * wide * high)]
+
+
+def _pass_through(operand: Activation, target: Activation, tile: int) -> Values:
+    """Words of the second operand, each into a row."""
+    rows, columns = target.own(tile)
+    slab = operand.slab(tile)
+    block, blocks = _blocks(target)
+    words = slab.pixel // 4
+    first = (operand.address + slab.offset(rows.start, columns.start)) // 4
+    dims = many([(words, 1), (len(columns), words), (len(rows), slab.pitch // 4)]) or [(1, 1)]
+    pixels = len(columns) * len(rows)
+    places = [(block, 1), *many([(blocks, 0), (pixels, 0)])] if block > 1 else [(words * pixels, 0)]
+    level = int(block > 1)
+    return (walk("src", first, dims, total_dims=6) | walk("dst", OPERAND_ROW, places, total_dims=4, level=level, slot=block)
+            | watch(0, TileCounter.PARAMETERS, -1, level=level, side=1) | signal("done", level))
+
+
+def _gather(target: Activation, tile: int, products: int) -> Values:
+    """Put the first bytes of four words together."""
+    rows, columns = target.own(tile)
+    slab = target.slab(tile)
+    channels, high, wide = slab.pixel, len(rows), len(columns)
+    loops = (4, channels // 4, wide, high)
+    fields: Values = _ONE_BYTE | {f"loop{i}": n - 1 for i, n in enumerate(loops)}
+    fields |= NO_LIMITS | {"channel_group_level": 2, "multiplier": _ONE}
+    fields |= walk("in", products, _product_dims(channels, wide, high), total_dims=8)
+    fields |= walk("out", target.own_address(tile), [(channels // 4, 4), (wide, slab.pixel), (high, slab.pitch),
+                                                     (1, slab.size)], total_dims=8)
+    stay = [(n, 0) for n in loops[1:]]
+    fields |= walk("weights", 4 * IDENTITY_ROW, [(4, 1), *stay], total_dims=8, level=1)
+    return fields | walk("partial", 0, [(4, 0), *stay], total_dims=8, level=1, slot=4)
+
+
+def _read(context: Context, op: Operator) -> Layer:
+    constant, _ = split_operands(context.graph, op)
+    if constant is not None:
+        return read_scaled(context, op)
+    a, b = (context.graph.tensors[t] for t in op.inputs)
+    y = context.graph.output(op)
+    low, high = clamp(y, op.options.fusedActivationFunction)
+    return Product(op.title, (context.resolve(a.index), context.resolve(b.index)), y.index, (zero_point(a), zero_point(b)),
+                   zero_point(y), bits(product_multiplier(a, b, y)), low, high)
+
+
+def _objection(graph: Graph, op: Operator) -> Verdict | None:
+    return binary_objection(graph, op)
+
+
+MULTIPLICATION = Family(_objection, _read)
