@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from compiler.facts import TILE_COLUMNS, TILES
-from compiler.lowering.spatial.geometry import NOWHERE, Activation, Region, Slab, Span, Window, split
+from compiler.lowering.spatial.geometry import NOWHERE, Activation, Region, Slab, Span, Window, passed_on, split
 
 Windows = tuple[Window, Window]
 
@@ -176,6 +176,7 @@ def stored_needs(readings: Sequence[Reading], activations: Mapping[int, Activati
         for t in used - targets:
             if any(_looks_around(readings[i], t) for i in strip.layers) or not strip.whole:
                 needed[t] = hull(needed.get(t, nothing), _regions(traces[0].needs[t], traces[1].needs[t]))
+    needed = {t: passed_on(activations[t].image, regions) for t, regions in needed.items()}
     align_operands([r for r in readings if r.aligned and not inner & {s for s, _ in r.sources}], needed)
     return needed
 

@@ -231,6 +231,19 @@ def needed_by(windows: Iterable[tuple[Window, Window]], output: Image) -> tuple[
     return tuple(regions)
 
 
+def passed_on(image: Image, needed: Sequence[Region]) -> tuple[Region, ...]:
+    """Extend what tiles need by the rows that they only pass on to the tiles beside them."""
+    found = list(needed)
+    for tile, need in enumerate(needed):
+        for beside in (tile - 1, tile + 1):
+            if not need or beside // TILE_COLUMNS != tile // TILE_COLUMNS:
+                continue
+            columns = image.own(beside)[1]
+            if max(columns.start, need.columns.start) < min(columns.stop, need.columns.stop):
+                found[beside] = found[beside].hull(Region(need.rows, columns))
+    return tuple(found)
+
+
 def merge_dims(dims: Sequence[Dim]) -> list[Dim]:
     """Join neighbouring dimensions that walk on without a jump.
 

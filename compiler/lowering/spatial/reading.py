@@ -17,7 +17,7 @@ from compiler.lowering.spatial.context import Context, extent_of, is_flat, reach
 from compiler.lowering.spatial.families import FAMILIES
 from compiler.lowering.spatial.families.pooling import Pool, read_whole_pool, reduces_all
 from compiler.lowering.spatial.families.unary import UNARY, Unary, read_unary
-from compiler.lowering.spatial.geometry import IDENTITY, NOWHERE, Activation, Region, needed_by
+from compiler.lowering.spatial.geometry import IDENTITY, NOWHERE, Activation, Region, needed_by, passed_on
 from compiler.lowering.spatial.layer import Layer
 from compiler.lowering.spatial.program import SpatialNetwork
 from compiler.lowering.spatial.tail import Tail, flattened_weights
@@ -203,6 +203,7 @@ class NetworkReader:
                     needed[s] = hull(needed.get(s, nothing), needed_by([windows], image))
                 if reaches_out(windows, self.context.image(s), image):
                     self._fill(layer, s, fills)
+        needed = {t: passed_on(self.context.image(t), regions) for t, regions in needed.items()}
         align_operands([layer.reading for layer in layers if layer.aligned], needed)
         found = {}
         for t in (source, *(layer.target for layer in layers)):
