@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import lcm
+
 import numpy as np
 
 from compiler.beagle.reference.convolutions import windows
@@ -17,17 +19,22 @@ def _kernel(step: Step) -> tuple[int, int]:
 
 
 def average_pool_2d(step: Step) -> list[Array]:
-    """AVERAGE_POOL_2D: the sum of what lies inside the image, times 1 / count."""
+    """AVERAGE_POOL_2D: the sum of what lies inside the image, times 1 / count.
+
+    Where windows reach over the border sums of fewer pixels are multiplied with a whole number first, so
+    that one scale serves all of them (an official 3x3 pool: factors 4, 6 and 9, scale 1 / 36).
+    """
     x = step.centred(0)
     sums = windows(step, x, _kernel(step)).sum((3, 4), dtype=np.int64)
     inside = windows(step, np.ones_like(x[:1, :, :, :1]), _kernel(step)).sum((3, 4))
-    return [requantised(step, sums, _pool_scale(step, inside))]
+    whole = lcm(*np.unique(inside).tolist())
+    return [requantised(step, sums * (whole // inside), _pool_scale(step, whole))]
 
 
-def _pool_scale(step: Step, inside: Array) -> Reals:
+def _pool_scale(step: Step, count: int) -> Reals:
     if step.generation is Generation.EARLY and step.scale(0) == step.out_scale:
-        return np.asarray(1 / inside, np.float32)
-    return mean_scale(step, inside)
+        return np.asarray(1 / count, np.float32)
+    return mean_scale(step, count)
 
 
 def mean_scale(step: Step, count: Array | int) -> Reals:

@@ -60,6 +60,22 @@ class Net:
         self.x = self.b.add(before, self.x, scale=0.07, zero_point=self.zero + 2, activation=activation)
         return self
 
+    def binary(self, name: str, *, activation: str = "NONE", scale: float = 0.4, same: bool = False) -> Net:
+        """Two layers on what there is, put together; or one with itself."""
+        first = self.conv(self.b.shape(self.x)[-1], 1, activation="NONE").x
+        second = first if same else self.depthwise(activation="NONE").x
+        self.x = self.b.binary(name, first, second, scale=scale, zero_point=self.zero + 3, activation=activation)
+        return self
+
+    def constant(self, name: str, values: int | None = None, *, first: bool = False, activation: str = "NONE") -> Net:
+        """An operator on what there is and a constant, with random values per channel by default."""
+        low = -128 if self.kind is TensorType.INT8 else 0
+        numbers = self.rng.integers(low, low + 256, self.b.shape(self.x)[-1]) if values is None else [low + values]
+        c = self.b.constant(np.asarray(numbers).astype(self.kind.numpy), scale=0.01, zero_point=low + 133)
+        operands = (c, self.x) if first else (self.x, c)
+        self.x = self.b.binary(name, *operands, scale=0.3, zero_point=self.zero, activation=activation)
+        return self
+
     def pool(self, kind: str, size: int, stride: int, padding: str = "VALID") -> Net:
         self.x = self.b.pool(kind, self.x, size, stride=stride, padding=padding)
         return self

@@ -7,23 +7,25 @@ through an image row. Sums multiply with a constant one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby
+from math import lcm
 from typing import ClassVar
 
 from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import LANES, TILES, WIDE_ROWS
-from compiler.graph import Graph, Operator
+from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import bits, clamp, mean_multiplier, unary_multiplier, zero_point
 from compiler.lowering.builder import ProgramBuilder, Values, signal, walk
 from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.books import Books
 from compiler.lowering.spatial.buffers import stack_wide
-from compiler.lowering.spatial.context import Context, is_flat, reaches_out, same_padding
+from compiler.lowering.spatial.context import Context, is_flat, same_padding
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.family import FUSED, Family
-from compiler.lowering.spatial.geometry import Activation, Slab, Window, by_content, many, merge_dims
+from compiler.lowering.spatial.geometry import Activation, Slab, Span, Window, by_content, many, merge_dims
 from compiler.lowering.spatial.layer import Activations, Effort, Layer, most_pixels
 from compiler.mapping import Status, Verdict
 
@@ -32,6 +34,8 @@ WORDS_PER_ROW = 16
 """Words of a pixel (64 channels) in one wide row."""
 _TRANSPOSE_BYTES = 1
 _VALID = 1
+_LARGEST_FACTOR = 65535
+_LARGEST_COUNT = (1 << 31) // 256
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,9 @@ class Pool(Layer):
         True for the largest value, False for the sum.
     multiplier, clamp_low, clamp_high:
         Bit patterns of float32 numbers.
+    inside:
+        Rows (and columns) inside the image under each row (and column) of results; None where all windows
+        are full.
     """
 
     name: str
@@ -56,6 +63,7 @@ class Pool(Layer):
     multiplier: int
     clamp_low: int
     clamp_high: int
+    inside: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     early_constants: ClassVar[bool] = True
 
@@ -75,11 +83,24 @@ class Pool(Layer):
         return 0 if self.maximum else None
 
     def objection(self, activations: Activations) -> tuple[str, str] | None:
-        """Averages over fewer pixels at the border are not generated."""
-        if self.maximum or not reaches_out(self.windows, activations[self.source].image, activations[self.target].image):
+        """Factors of the pixels at the border must fit 16 bits, the sums 32."""
+        del activations
+        if self.inside is None:
             return None
-        return ("averages over fewer pixels at the border; only pools without padding are generated.",
-                "Use padding VALID.")
+        whole, least = common_count(self.inside), min(self.inside[0]) * min(self.inside[1])
+        if whole // least <= _LARGEST_FACTOR and whole <= _LARGEST_COUNT:
+            return None
+        return (f"averages over windows of different numbers of pixels at the border; their least common multiple {whole} is "
+                f"too large: factors up to {_LARGEST_FACTOR} and sums of 32 bits are possible.",
+                "Use a smaller window or padding VALID.")
+
+    def factors(self, rows: Iterable[int], columns: Sequence[int]) -> list[int]:
+        """Return the factor of the sum of each pixel, row by row: sums of fewer pixels count more."""
+        if self.inside is None:
+            return [1 for _ in rows for _ in columns]
+        heights, widths = self.inside
+        whole = common_count(self.inside)
+        return [whole // (heights[r] * widths[c]) for r in rows for c in columns]
 
     def effort(self, target: Activation) -> Effort:
         """Return the steps of a pixel; the pixels read lie in wide memory."""
@@ -107,9 +128,15 @@ class Pool(Layer):
         emission.exchange(self.source, source)
         emission.announce(self.target, groups_of(target.image.padded), at_end=False)
         emit_pool(emission.b, emission.books, self, regions(self, source, target), first_wide_row(source),
-                  emission.constants.get(self.name, 0))
+                  emission.constants.get(self.name, 0), self._factors(target))
         if not self.maximum:
             emission.reset()
+
+    def _factors(self, target: Activation) -> dict[int, list[int]] | None:
+        if self.inside is None:
+            return None
+        spans = {t: target.own(t) for t in range(TILES) if target.pixels(t)}
+        return {t: self.factors(range(r.start, r.stop), range(c.start, c.stop)) for t, (r, c) in spans.items()}
 
 
 @dataclass(frozen=True)
@@ -166,7 +193,14 @@ def regions(layer: Pool, source: Activation, target: Activation) -> dict[int, Re
     return found
 
 
-def emit_pool(b: ProgramBuilder, books: Books, layer: Pool, tiles: dict[int, Region], wide: int, ones: int) -> None:
+def common_count(inside: tuple[tuple[int, ...], tuple[int, ...]]) -> int:
+    """Return the least common multiple of the numbers of pixels that are averaged."""
+    heights, widths = (set(axis) for axis in inside)
+    return lcm(*(h * w for h in heights for w in widths))
+
+
+def emit_pool(b: ProgramBuilder, books: Books, layer: Pool, tiles: dict[int, Region], wide: int, ones: int,
+              factors: Mapping[int, Sequence[int]] | None = None) -> None:
     """Emit a pool.
 
     Parameters
@@ -177,9 +211,13 @@ def emit_pool(b: ProgramBuilder, books: Books, layer: Pool, tiles: dict[int, Reg
         First wide row that may be used.
     ones:
         Byte address of constants, a word per result of a tile (sums only).
+    factors:
+        Those constants, where they are not one.
     """
     mask = sum(1 << t for t in tiles)
-    if not layer.maximum:
+    if factors is not None:
+        _fill_factors(b, factors, ones // 4)
+    elif not layer.maximum:
         count = max(r.out_rows * r.out_columns for r in tiles.values())
         b.tile("mesh_from_south", mask, walk("dst", ones // 4, [(count, 1)], total_dims=4, mask=int(count > 1)), fill=1,
                fill_value=1)
@@ -194,6 +232,17 @@ def emit_pool(b: ProgramBuilder, books: Books, layer: Pool, tiles: dict[int, Reg
         books.counts.add(TileCounter.AVDATA, tile, groups_of(r.source.pixel))
         books.counts.add(TileCounter.NARROW_TO_WIDE, tile, 1)
         books.counts.add(TileCounter.PARAMETERS, tile, groups_of(r.source.pixel))
+
+
+def _fill_factors(b: ProgramBuilder, factors: Mapping[int, Sequence[int]], word: int) -> None:
+    """Write runs of equal factors: the first of every tile, then the second, and so on."""
+    runs = {t: [(value, len(list(group))) for value, group in groupby(values)] for t, values in factors.items()}
+    starts = {t: list(accumulate((n for _, n in found), initial=word)) for t, found in runs.items()}
+    for i in range(max(len(found) for found in runs.values())):
+        fills = {t: walk("dst", starts[t][i], [(found[i][1], 1)], total_dims=4, mask=int(found[i][1] > 1))
+                 | {"fill": 1, "fill_value": found[i][0]} for t, found in runs.items() if i < len(found)}
+        for mask, fields in by_content(fills):
+            b.tile("mesh_from_south", mask, dict(fields))
 
 
 def _collect(r: Region, wide: int) -> Values:
@@ -252,9 +301,19 @@ def _read(context: Context, op: Operator) -> Pool:
     if o.padding != _VALID:
         windows = [same_padding(x.shape[1 + axis], w) for axis, w in enumerate(windows)]
     maximum = op.name == "MAX_POOL_2D"
-    multiplier = bits(unary_multiplier(x, y) if maximum else mean_multiplier(x, y, sizes[0] * sizes[1]))
+    inside = _inside(x, y, windows) if not maximum else None
+    count = sizes[0] * sizes[1] if inside is None else common_count(inside)
+    multiplier = bits(unary_multiplier(x, y) if maximum else mean_multiplier(x, y, count))
     return Pool(op.title, maximum, context.resolve(x.index), y.index, (windows[0], windows[1]), zero_point(x),
-                zero_point(y), multiplier, low, high)
+                zero_point(y), multiplier, low, high, inside)
+
+
+def _inside(x: Tensor, y: Tensor, windows: Sequence[Window]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Return the rows and columns inside the image under each result; None where all windows are full."""
+    found = [tuple(len(w.needed(Span(i, i + 1)).within(length)) for i in range(count))
+             for w, length, count in zip(windows, x.shape[1:3], y.shape[1:3], strict=True)]
+    full = all(n == w.size for w, axis in zip(windows, found, strict=True) for n in axis)
+    return None if full else (found[0], found[1])
 
 
 def reduces_all(graph: Graph, op: Operator) -> bool:

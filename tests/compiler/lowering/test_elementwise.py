@@ -1,0 +1,54 @@
+"""Networks with elementwise and reducing operators, run on the simulator against the arithmetic reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from networks import Net, check
+
+from compiler.compile import compile_model
+from compiler.graph import TensorType
+
+Build = Callable[[Callable[[tuple[int, int, int]], Net]], Net]
+NETWORKS: dict[str, Build] = {
+    "product": lambda net: net((13, 12, 8)).binary("MUL"),
+    "product of 16 channels": lambda net: net((13, 12, 16)).binary("MUL", activation="RELU").conv(4),
+    "product of 5 channels": lambda net: net((9, 8, 5)).binary("MUL", activation="RELU6").conv(4),
+    "square": lambda net: net((12, 12, 20)).binary("MUL", same=True, activation="RELU_N1_TO_1"),
+    "difference": lambda net: net((13, 12, 6)).binary("SUB", activation="RELU").conv(8),
+    "product with constants": lambda net: net((13, 12, 40)).conv(40, 1).constant("MUL").conv(8),
+    "product with a constant": lambda net: net((13, 12, 6)).conv(6, 1).constant("MUL", 77, activation="RELU"),
+    "sum with constants": lambda net: net((13, 12, 38)).constant("ADD").conv(8),
+    "sum with a constant": lambda net: net((13, 12, 9)).constant("ADD", 77, first=True),
+    "difference from constants": lambda net: net((13, 12, 24)).constant("SUB", activation="RELU6").constant(
+        "SUB", first=True).constant("MUL").constant("ADD"),
+    "averages at the border": lambda net: net((13, 14, 8)).pool("AVERAGE_POOL_2D", 3, 1, "SAME").conv(4),
+    "averages of 72 channels": lambda net: net((15, 14, 8)).conv(72, 1).pool("AVERAGE_POOL_2D", 3, 2, "SAME"),
+    "averages of 5 x 5": lambda net: net((15, 14, 5)).pool("AVERAGE_POOL_2D", 5, 2, "SAME"),
+    "nine averages": lambda net: net((64, 48, 4)).pool("AVERAGE_POOL_2D", 16, 16),
+    "pool to few columns": lambda net: net((10, 5, 8)).conv(8).pool("MAX_POOL_2D", 2, 2).conv(8, 1),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("kind", [TensorType.INT8, TensorType.UINT8], ids=["int8", "uint8"])
+def test_values(name: str, kind: TensorType) -> None:
+    judged = kind is TensorType.INT8 and not name.startswith("averages of")
+    check(NETWORKS[name](lambda shape: Net(shape, kind)).model(), seeds=(1,), judge=judged)
+
+
+def _full_constant() -> Net:
+    net = Net((6, 6, 4))
+    c = net.b.constant(net.rng.integers(-9, 9, (1, 6, 6, 4)).astype("int8"), scale=0.1)
+    net.x = net.b.mul(net.x, c, scale=0.3)
+    return net
+
+
+@pytest.mark.parametrize(("build", "reason"), [
+    (_full_constant, "one value, or one per channel"),
+], ids=["constant"])
+def test_what_is_not_generated_stays_on_the_cpu_with_the_true_reason(build: Callable[[], Net], reason: str) -> None:
+    compiled = compile_model(build().model())
+    assert compiled.on_cpu == 1
+    assert reason in next(v.reason for v in compiled.mapped.verdicts if v.reason)
