@@ -90,8 +90,8 @@ class Pool(Layer):
         whole, least = common_count(self.inside), min(self.inside[0]) * min(self.inside[1])
         if whole // least <= _LARGEST_FACTOR and whole <= _LARGEST_COUNT:
             return None
-        return (f"averages over windows of different numbers of pixels at the border; their least common multiple {whole} is "
-                f"too large: factors up to {_LARGEST_FACTOR} and sums of 32 bits are possible.",
+        return (f"averages over windows of different numbers of pixels at the border; their least common multiple {whole} "
+                f"is too large: factors up to {_LARGEST_FACTOR} and sums of 32 bits are possible.",
                 "Use a smaller window or padding VALID.")
 
     def factors(self, rows: Iterable[int], columns: Sequence[int]) -> list[int]:
