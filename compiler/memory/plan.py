@@ -22,6 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
 
 from compiler.facts import TILES, WIDE_ROW_BYTES, WIDE_ROWS
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
@@ -98,9 +102,9 @@ def plan_cache(demands: Sequence[ModelDemand], rows: int | None = None) -> Cache
 
     The search goes down from B and ends where no smaller b can win. All models before the first
     that streams anything avoidable must be cached completely by a better plan too, which takes
-    all their rows; of the others' rows in ``TILES * b`` that model could at best save what a
-    fractional knapsack saves. That bound only grows when b falls. Values of b that leave every
-    comparison of the official rules as it was are passed over.
+    all their rows; of the rows that ``TILES * b`` leaves, that model can at best save what a
+    knapsack of its tensors saves. Values of b that leave every comparison of the official rules
+    as it was are passed over.
 
     Parameters
     ----------
@@ -113,7 +117,8 @@ def plan_cache(demands: Sequence[ModelDemand], rows: int | None = None) -> Cache
     best, slack = _official(demands, top)
     row = top - slack - 1
     while row > 0 and (short := _first_short(demands, best)) is not None:
-        if _least_streamed(demands, short, row) > best[short].streamed:
+        least = least_streamed(demands, short, row)
+        if least > best[short].streamed or (least == best[short].streamed and short == len(demands) - 1):
             break
         other, slack = _official(demands, row)
         if _cost(other) < _cost(best):
@@ -144,6 +149,23 @@ def _first_short(demands: Sequence[ModelDemand], placements: Sequence[Placement]
     return None
 
 
+def least_streamed(demands: Sequence[ModelDemand], model: int, row: int) -> int:
+    """Bytes that a model streams at least with ``row`` rows per tile, all models before it being complete."""
+    free = row * TILES - sum(t.total_rows for d in demands[:model] for t in d.tensors if t.cacheable)
+    tensors = demands[model].tensors
+    return sum(t.streamed_bytes * t.reads for t in tensors) - int(_most_saved(tensors)[max(free, 0)])
+
+
+@lru_cache(maxsize=64)
+def _most_saved(tensors: tuple[ParameterTensor, ...]) -> npt.NDArray[np.int64]:
+    """Bytes that need not be streamed at most, by the rows there are in all: a knapsack."""
+    saved = np.zeros(WIDE_ROWS * TILES + 1, np.int64)
+    for t in tensors:
+        if _may_fit(t, WIDE_ROWS):
+            saved[t.total_rows:] = np.maximum(saved[t.total_rows:], saved[:-t.total_rows] + t.streamed_bytes * t.reads)
+    return saved
+
+
 def _may_fit(tensor: ParameterTensor, row: int) -> bool:
     """Tell whether a tensor fits into empty tiles of ``row`` rows."""
     unit = tensor.group_rows or 1
@@ -152,17 +174,4 @@ def _may_fit(tensor: ParameterTensor, row: int) -> bool:
     return tensor.cacheable and tensor.total_rows > 0 and (side_by_side or on_ring)
 
 
-def _least_streamed(demands: Sequence[ModelDemand], model: int, row: int) -> float:
-    """Bytes that a model streams at least with ``row`` rows per tile, all models before it being complete."""
-    free = row * TILES - sum(t.total_rows for d in demands[:model] for t in d.tensors if t.cacheable)
-    tensors = demands[model].tensors
-    least = float(sum(t.streamed_bytes * t.reads for t in tensors))
-    offers = [(t.streamed_bytes * t.reads / t.total_rows, t.total_rows) for t in tensors if _may_fit(t, row)]
-    for gain, rows in sorted(offers, reverse=True):
-        taken = max(min(rows, free), 0)
-        least -= gain * taken
-        free -= taken
-    return least
-
-
-__all__ = ["CachePlan", "ModelPlan", "Piece", "plan_cache"]
+__all__ = ["CachePlan", "ModelPlan", "Piece", "least_streamed", "plan_cache"]
