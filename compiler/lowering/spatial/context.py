@@ -39,6 +39,7 @@ class Context:
         self.padding: dict[int, Padding] = {}
         self.view: Tensor | None = None
         self._origin: dict[int, int] = {}
+        self._between: list[Tensor] = []
 
     def resolve(self, tensor: int) -> int:
         """Return the tensor that holds the same bytes."""
@@ -52,7 +53,14 @@ class Context:
         """Return a tensor, in the shape in which it is computed with."""
         if index == self.subgraph.inputs[0] and self.view is not None:
             return self.view
-        return self.graph.tensors[index]
+        known = len(self.graph.tensors)
+        return self.graph.tensors[index] if index < known else self._between[index - known]
+
+    def between(self, like: Tensor, shape: tuple[int, ...], suffix: str) -> Tensor:
+        """Return a new tensor between layers of one operator, quantized like another."""
+        index = len(self.graph.tensors) + len(self._between)
+        self._between.append(replace(like, index=index, shape=shape, name=f"{like.name} {suffix}"))
+        return self._between[-1]
 
     def image(self, index: int) -> Image:
         """Return the extent of a tensor."""

@@ -78,8 +78,7 @@ class NetworkReader:
             elif is_free(self.graph, op):
                 self._alias(op)
             elif op.name in FAMILIES:
-                layer = FAMILIES[op.name].read(self.context, op)
-                layers += [layer] if layer is not None else []
+                layers += self._layers(op)
             else:
                 raise LoweringRefusal(op.index, refusal(op, "code for this operator behind convolutions is not generated "
                                                             "yet.", "It runs on the CPU."))
@@ -95,6 +94,12 @@ class NetworkReader:
             first = self.graph.operators[self.subgraph.operators[0]]
             raise LoweringRefusal(first.index, refusal(first, "has nothing to compute beside it on the Edge TPU."))
         return SpatialNetwork(tuple(layers), self._activations(layers, source), source, outputs, tail)
+
+    def _layers(self, op: Operator) -> list[Layer]:
+        made = FAMILIES[op.name].read(self.context, op)
+        found = [] if made is None else [made] if isinstance(made, Layer) else list(made)
+        self.operators |= {layer.name: op for layer in found}
+        return found
 
     # -- behind the images ----------------------------------------------------------------------------
 
@@ -218,5 +223,5 @@ class NetworkReader:
         fill = zero_point(self.context.tensor(source)) if own is None else own
         if fills.setdefault(source, fill) != fill:
             op = self.operators[layer.name]
-            raise LoweringRefusal(op.index, refusal(op, f"pads {self.graph.tensors[source].name} with {fill}, another "
+            raise LoweringRefusal(op.index, refusal(op, f"pads {self.context.tensor(source).name} with {fill}, another "
                                                         "operator with another value."))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -11,8 +11,22 @@ from hypothesis import strategies as st
 from networks import Net, check
 
 from compiler.facts import TILES
+from compiler.graph.build import GraphBuilder
 from compiler.lowering.spatial.gather import beyond, parcels
 from compiler.lowering.spatial.geometry import Activation, Image, Window, needed_by
+
+
+def moved(shape: tuple[int, int, int], move: Callable[[GraphBuilder, int], int]) -> Net:
+    net = Net(shape)
+    return net.at(move(net.b, net.x))
+
+
+def joined(net: Net, channels: Sequence[int], axis: int = -1) -> Net:
+    """Branches of several channel counts, joined with other scales."""
+    before = net.x
+    branches = [net.at(before).conv(c, 1).x for c in channels]
+    return net.at(net.b.concatenation(branches, axis=axis, scale=0.9, zero_point=net.zero + 1))
+
 
 NETWORKS: dict[str, Callable[[], Net]] = {
     "padded to 64 times the size": lambda: Net((2, 2, 3)).pad((31, 31), (31, 31)),
@@ -24,7 +38,25 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "far dilation": lambda: Net((12, 14, 8)).conv(24, dilation=6),
     "small pools": lambda: Net((5, 5, 8)).conv(8).pool("MAX_POOL_2D", 3, 2, "SAME").pool("MAX_POOL_2D", 2, 2),
     "15x15 without padding": lambda: Net((20, 20, 8)).conv(8, 15, padding="VALID"),
+    "channels behind": lambda: moved((8, 8, 8), lambda b, x: b.pad(x, ((0, 0), (0, 0), (0, 0), (0, 4)))),
+    "padding of all kinds": lambda: moved((8, 9, 6), lambda b, x: b.pad(x, ((0, 0), (1, 0), (0, 2), (3, 4)))).conv(8),
+    "slice": lambda: moved((8, 9, 16), lambda b, x: b.slice(x, (0, 2, 3, 4), (1, 5, 6, 8))),
+    "slice of odd channels": lambda: moved((8, 9, 16), lambda b, x: b.slice(x, (0, 0, 0, 3), (1, 8, 9, 7))).conv(5),
+    "strides": lambda: moved((20, 19, 8), lambda b, x: b.strided_slice(x, (0, 1, 0, 0), (1, 20, 19, 8), (1, 2, 3, 1))),
+    "every other channel": lambda: moved((9, 8, 8), lambda b, x: b.strided_slice(x, (0, 0, 0, 1), (1, 9, 8, 8),
+                                                                                 (1, 1, 1, 2))),
+    "one pixel on all tiles": lambda: moved((1, 1, 20), lambda b, x: b.tile(x, (1, 7, 6, 1))).conv(6),
+    "joined, 3 + 5 + 70": lambda: joined(Net((9, 9, 8)), (3, 5, 70)).conv(6),
+    "joined, four bytes of a word": lambda: joined(Net((9, 9, 8)), (1, 1, 1, 2)),
 }
+SPLITS = {"rows": (9, 8, 12, 3, 1), "columns": (9, 8, 12, 4, 2), "channels": (9, 8, 12, 3, 3), "odd": (9, 8, 9, 3, -1)}
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_parts_of_a_split(name: str) -> None:
+    *shape, count, axis = SPLITS[name]
+    net = Net((shape[0], shape[1], shape[2])).conv(shape[2], 1)
+    check(net.finish(net.b.split(net.x, count, axis=axis)))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -32,7 +64,7 @@ def test_moved_images_compute_the_right_values(name: str) -> None:
     check(NETWORKS[name]().model())
 
 
-@pytest.mark.parametrize("name", ["7x7 to 1x1", "more padding than image", "small pools"])
+@pytest.mark.parametrize("name", ["7x7 to 1x1", "more padding than image", "small pools", "joined, 3 + 5 + 70"])
 def test_any_order_of_engines_gives_the_same_outputs_and_the_judge_finds_nothing(name: str) -> None:
     check(NETWORKS[name]().model(), seeds=(1, 2), judge=True)
 

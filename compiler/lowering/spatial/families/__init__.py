@@ -9,8 +9,10 @@ from compiler.lowering.spatial.families.concatenation import CONCATENATION
 from compiler.lowering.spatial.families.convolution import CONVOLUTION
 from compiler.lowering.spatial.families.family import Family
 from compiler.lowering.spatial.families.multiplication import MULTIPLICATION
+from compiler.lowering.spatial.families.padding import PADDING
 from compiler.lowering.spatial.families.pooling import MEAN, POOL
-from compiler.lowering.spatial.families.unary import PADDING, UNARY
+from compiler.lowering.spatial.families.selection import SELECTION
+from compiler.lowering.spatial.families.unary import UNARY
 
 FAMILIES: Mapping[str, Family] = {
     "ADD": ADDITION,
@@ -27,7 +29,11 @@ FAMILIES: Mapping[str, Family] = {
     "RELU": UNARY,
     "RELU6": UNARY,
     "RELU_N1_TO_1": UNARY,
+    "SLICE": SELECTION,
+    "SPLIT": SELECTION,
+    "STRIDED_SLICE": SELECTION,
     "SUB": ADDITION,
+    "TILE": SELECTION,
 }
 """Operator -> its family."""
 

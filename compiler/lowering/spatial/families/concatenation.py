@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar
 
 from compiler.facts import TILES
@@ -11,9 +12,10 @@ from compiler.graph import Graph, Operator
 from compiler.lowering.arithmetic import bits, clamp, unary_multiplier, zero_point
 from compiler.lowering.builder import LAYER_COUNTERS
 from compiler.lowering.lowered import refusal
-from compiler.lowering.spatial.context import Context
+from compiler.lowering.spatial.context import Context, image_of
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.family import Family
+from compiler.lowering.spatial.families.selection import select_channels
 from compiler.lowering.spatial.families.unary import (
     CONSTANT_WORDS,
     IDENTITY_ROW,
@@ -21,7 +23,7 @@ from compiler.lowering.spatial.families.unary import (
     apply_to_words,
     build_identity,
 )
-from compiler.lowering.spatial.geometry import by_content
+from compiler.lowering.spatial.geometry import IDENTITY, by_content
 from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.mapping import Verdict
 
@@ -80,15 +82,26 @@ class Concatenation(Layer):
         emission.reset()
 
 
-def _read(context: Context, op: Operator) -> Concatenation:
-    y = context.graph.output(op)
+def _read(context: Context, op: Operator) -> list[Layer]:
+    """Operands stand side by side; where their channels are no multiple of four, gaps between them are closed then."""
+    graph, y = context.graph, context.graph.output(op)
+    images = [image_of(graph.tensors[t]) for t in op.inputs]
+    gaps = any(image.channels % 4 for image in images[:-1])
+    joined = y
+    if gaps:
+        joined = context.between(y, (*y.shape[:-1], sum(image.padded for image in images)), "with gaps")
     low, high = clamp(y, 0)
     parts = []
     for i, t in enumerate(op.inputs):
-        x = context.graph.tensors[t]
-        parts.append(Unary(f"{op.title} operand {i}", context.resolve(t), y.index, zero_point(x), zero_point(y),
+        x = graph.tensors[t]
+        parts.append(Unary(f"{op.title} operand {i}", context.resolve(t), joined.index, zero_point(x), zero_point(y),
                            bits(unary_multiplier(x, y)), low, high))
-    return Concatenation(op.title, tuple(parts), y.index)
+    layers: list[Layer] = [Concatenation(f"{op.title} with gaps" if gaps else op.title, tuple(parts), joined.index)]
+    if gaps:
+        starts = [0, *accumulate(image.padded for image in images)]
+        channels = [start + c for start, image in zip(starts, images, strict=False) for c in range(image.channels)]
+        layers.append(select_channels(op.title, joined.index, joined, y.index, y, channels, (IDENTITY, IDENTITY)))
+    return layers
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
@@ -98,10 +111,6 @@ def _objection(graph: Graph, op: Operator) -> Verdict | None:
     if len(y.shape) != 4 or op.options.axis % 4 != 3 or op.options.fusedActivationFunction:
         return refusal(op, f"joins along dimension {op.options.axis} of {y.name} of shape {list(y.shape)}; only channels of "
                            "images are joined.")
-    uneven = next((x for x in xs[:-1] if x.shape[-1] % 4), None)
-    if uneven is not None:
-        return refusal(op, f"its operand {uneven.name} has {uneven.shape[-1]} channels; all but the last must have a "
-                           "multiple of 4.", "Make the number of channels a multiple of 4.")
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from compiler.graph import Graph, Operator
@@ -24,14 +24,14 @@ class Family:
     objection:
         Says why an operator by itself cannot be emitted; None when it can.
     read:
-        Turns an operator into a layer; None when another layer absorbs it. May raise
+        Turns an operator into a layer, or into several; None when another layer absorbs it. May raise
         :class:`~compiler.lowering.refusal.LoweringRefusal`.
     on_vectors:
         Operators of this family may also be applied to vectors.
     """
 
     objection: Callable[[Graph, Operator], Verdict | None]
-    read: Callable[[Context, Operator], Layer | None]
+    read: Callable[[Context, Operator], Layer | Sequence[Layer] | None]
     on_vectors: bool = False
 
 

@@ -17,14 +17,13 @@ from compiler.lowering.arithmetic import bits, clamp, quantization, unary_multip
 from compiler.lowering.builder import ALL_ENGINES, ALL_TILES, LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
 from compiler.lowering.dense import Slice
 from compiler.lowering.lowered import refusal
-from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.spatial.bands import Windows
-from compiler.lowering.spatial.context import Context, Padding
+from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.family import Family
-from compiler.lowering.spatial.geometry import IDENTITY, Window, by_content
+from compiler.lowering.spatial.geometry import IDENTITY, Activation, by_content
 from compiler.lowering.spatial.layer import Activations, Layer
-from compiler.mapping import Status, Verdict
+from compiler.mapping import Verdict
 
 CONSTANT_WORDS = 4
 IDENTITY_ROW = WIDE_ROWS - 1
@@ -79,31 +78,31 @@ class Unary(Layer):
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Apply the function to an image."""
         source, target = activations[self.source], activations[self.target]
-        windows = self.windows_of(self.source)
-        values = {}
-        for tile in range(TILES):
-            rows, columns = target.own(tile)
-            if len(rows) and len(columns):
-                a, c = source.slab(tile), target.slab(tile)
-                counts = (a.pixel // 4, len(columns), len(rows))
-                first = windows[0].needed(rows).start, windows[1].needed(columns).start
-                values[tile] = apply_to_words(self, source.address + a.offset(*first), (4, a.pixel, a.pitch),
-                                              target.own_address(tile), (4, c.pixel, c.pitch), counts)
+        values = {t: self._copy(source, target, t) for t in range(TILES) if target.pixels(t)}
         _emit(emission.b, self, values, emission.constants[self.name])
         emission.settled()
+
+    def _copy(self, source: Activation, target: Activation, tile: int) -> Values:
+        rows, columns = target.own(tile)
+        a, c = source.slab(tile), target.slab(tile)
+        return apply_to_words(self, source.address + a.offset(rows.start, columns.start), (4, a.pixel, a.pitch),
+                              target.own_address(tile), (4, c.pixel, c.pitch), (a.pixel // 4, len(columns), len(rows)))
 
 
 @dataclass(frozen=True)
 class Shift(Unary):
-    """A copy whose results lie on other tiles than operands: PAD by itself.
+    """A copy of pixels whose results lie on other tiles than operands.
 
     Attributes
     ----------
     windows:
         Which row and column each result comes from.
+    first_channel:
+        First channel that is taken.
     """
 
     windows: Windows = (IDENTITY, IDENTITY)
+    first_channel: int = 0
 
     banded: ClassVar[bool] = False
     moves: ClassVar[bool] = True
@@ -119,6 +118,14 @@ class Shift(Unary):
         emission.exchange(self.source, activations[self.source])
         emission.b.barrier()
         super().emit(emission, activations)
+
+    def _copy(self, source: Activation, target: Activation, tile: int) -> Values:
+        rows, columns = target.own(tile)
+        a, c = source.slab(tile), target.slab(tile)
+        first = source.address + a.offset(*(w.needed(s).start for w, s in zip(self.windows, (rows, columns), strict=True)))
+        strides = 4, self.windows[1].stride * a.pixel, self.windows[0].stride * a.pitch
+        return apply_to_words(self, first + self.first_channel, strides, target.own_address(tile), (4, c.pixel, c.pitch),
+                              (c.pixel // 4, len(columns), len(rows)))
 
 
 def emit_vector_unary(b: ProgramBuilder, layer: Unary, slices: Sequence[Slice], constants: int) -> None:
@@ -187,42 +194,4 @@ def _objection(graph: Graph, op: Operator) -> Verdict | None:
     return None
 
 
-def _pads(context: Context, op: Operator) -> list[list[int]]:
-    pads: list[list[int]] = context.graph.tensors[op.inputs[1]].array().reshape(-1, 2).tolist()
-    if len(pads) != 4 or any(pads[0]) or any(pads[3]):
-        raise LoweringRefusal(op.index, refusal(op, f"pads by {pads}; only rows and columns are padded."))
-    return pads
-
-
-def _is_absorbed(context: Context, op: Operator) -> bool:
-    """Tell whether all that reads a padded image are convolutions."""
-    y = op.outputs[0]
-    users = context.graph.consumers.get(y, ())
-    return y not in context.subgraph.outputs and all(
-        u.name in ("CONV_2D", "DEPTHWISE_CONV_2D") and u.index in context.subgraph.operators for u in users)
-
-
-def _read_padding(context: Context, op: Operator) -> Unary | None:
-    """Padding becomes part of convolutions behind it; by itself it moves pixels between tiles."""
-    pads = _pads(context, op)
-    x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
-    if _is_absorbed(context, op):
-        context.alias(y.index, x.index)
-        context.padding[y.index] = Padding((pads[1][0], pads[1][1]), (pads[2][0], pads[2][1]))
-        return None
-    if not any(map(any, pads)):
-        return read_unary(context, op)
-    low, high = clamp(y, 0)
-    return Shift(op.title, context.resolve(x.index), y.index, zero_point(x), zero_point(y), bits(unary_multiplier(x, y)),
-                 low, high, windows=(Window(before=pads[1][0]), Window(before=pads[2][0])))
-
-
-def _padding_objection(graph: Graph, op: Operator) -> Verdict | None:
-    if graph.tensors[op.inputs[1]].is_constant:
-        return None
-    return Verdict(Status.NOT_CONSTANT, f"{op.title}: the padding must be a constant.",
-                   "Freeze the model before converting it.")
-
-
 UNARY = Family(_objection, read_unary, on_vectors=True)
-PADDING = Family(_padding_objection, _read_padding, on_vectors=True)

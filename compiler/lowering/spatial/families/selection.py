@@ -1,0 +1,136 @@
+"""SLICE, STRIDED_SLICE, SPLIT, PAD, TILE of one pixel: each result takes its element from one place.
+
+Whole pixels are copied. Where channels move within words, the official compiler multiplies with a
+matrix of zeros and ones: a convolution of size 1x1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from compiler.graph import Graph, Operator, Tensor
+from compiler.lowering.arithmetic import bits, clamp, unary_multiplier, zero_point
+from compiler.lowering.lowered import refusal
+from compiler.lowering.parameters import DenseParameters
+from compiler.lowering.refusal import LoweringRefusal
+from compiler.lowering.spatial.bands import Windows
+from compiler.lowering.spatial.context import Context, extent_of, image_of, most_pixels
+from compiler.lowering.spatial.families.convolution import Convolution
+from compiler.lowering.spatial.families.family import Family
+from compiler.lowering.spatial.families.unary import Shift
+from compiler.lowering.spatial.layer import Layer
+from compiler.lowering.spatial.origins import (
+    PADDING,
+    Origins,
+    missing_constant,
+    operand_of,
+    origins_of,
+    separated,
+    window_of,
+)
+from compiler.lowering.spatial.weights import Kernel, convolution_kernel
+from compiler.mapping import Status, Verdict
+
+
+def selecting_kernel(taps: Sequence[Sequence[int]], shape: tuple[int, int, int], x: Tensor, y: Tensor) -> Kernel:
+    """Return a kernel of zeros and ones.
+
+    Parameters
+    ----------
+    taps:
+        Per output channel: row, column and channel of the kernel that it takes; empty for padding.
+    shape:
+        Rows, columns and input channels of the kernel.
+    """
+    filters = np.zeros((len(taps), *shape), np.uint8)
+    for output, tap in enumerate(taps):
+        if tap:
+            filters[output][tuple(tap)] = 1
+    factor = np.array([unary_multiplier(x, y)], np.float32)
+    base = DenseParameters(np.zeros((len(taps), 0), np.uint8), 0, False, factor, None)
+    return convolution_kernel(filters, base, pixels=most_pixels(y))
+
+
+def select_channels(name: str, source: int, x: Tensor, target: int, y: Tensor, channels: Sequence[int],
+                    windows: Windows) -> Convolution:
+    """Return the convolution that takes each channel of a result from one channel of an image.
+
+    Parameters
+    ----------
+    channels:
+        Channel of the operand per channel of the result, ``PADDING`` for none.
+    """
+    taps = [(0, 0, c) if c != PADDING else () for c in channels]
+    low, high = clamp(y, 0)
+    kernel = selecting_kernel(taps, (1, 1, image_of(x).channels), x, y)
+    return Convolution(name, kernel, source, target, windows, zero_point(x), zero_point(y), low, high)
+
+
+def copy_pixels(name: str, source: int, x: Tensor, target: int, y: Tensor, windows: Windows, channel: int = 0) -> Shift:
+    """Return the copy of an image, rescaled where quantizations differ.
+
+    Parameters
+    ----------
+    channel:
+        First channel taken, a multiple of four.
+    """
+    low, high = clamp(y, 0)
+    return Shift(name, source, target, zero_point(x), zero_point(y), bits(unary_multiplier(x, y)), low, high,
+                 windows=windows, first_channel=channel)
+
+
+def take(name: str, source: int, x: Tensor, target: int, y: Tensor, origins: Origins) -> Layer | None:
+    """Return the layer that makes a result of an image; None when rows, columns and channels are mixed."""
+    extent = extent_of(x)
+    parts = separated(origins, extent)
+    if parts is None:
+        return None
+    rows, columns = window_of(parts[0], extent[0]), window_of(parts[1], extent[1])
+    if rows is None or columns is None:
+        return None
+    channels = parts[2]
+    first = channels[0]
+    aligned = first % 4 == 0 and (len(channels) % 4 == 0 or len(channels) == extent[2])
+    if aligned and channels == list(range(first, first + len(channels))):
+        return copy_pixels(name, source, x, target, y, (rows, columns), first)
+    return select_channels(name, source, x, target, y, channels, (rows, columns))
+
+
+def read_moved(context: Context, op: Operator) -> list[Layer]:
+    """Read an operator that moves elements."""
+    graph = context.graph
+    x = graph.tensors[operand_of(op)]
+    layers: list[Layer] = []
+    for t, origins in zip(op.outputs, origins_of(graph, op), strict=True):
+        if t not in context.subgraph.outputs and not context.members(t):
+            continue
+        name = op.title if len(op.outputs) == 1 else f"{op.title} result {len(layers)}"
+        layer = take(name, context.resolve(x.index), x, t, graph.tensors[t], origins)
+        if layer is None:
+            raise LoweringRefusal(op.index, refusal(
+                op, f"moves elements of {x.name} of shape {list(x.shape)} to {graph.tensors[t].name} of shape "
+                f"{list(graph.tensors[t].shape)} in an order that is not generated."))
+        layers.append(layer)
+    return layers
+
+
+def moved_objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Say why an operator that moves elements cannot be emitted by itself; None when it can."""
+    name = missing_constant(graph, op)
+    if name:
+        return Verdict(Status.NOT_CONSTANT, f"{op.title}: its operand {name} must be a constant.",
+                       "Freeze the model before converting it.")
+    x = graph.tensors[operand_of(op)]
+    for y in (graph.tensors[t] for t in op.outputs):
+        if x.quantization is None or y.quantization is None or x.type is not y.type or not x.type.is_8bit:
+            return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")
+    try:
+        origins_of(graph, op)
+    except ValueError as error:
+        return refusal(op, f"{error}; that is not generated.")
+    return None
+
+
+SELECTION = Family(moved_objection, read_moved)

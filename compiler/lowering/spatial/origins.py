@@ -1,0 +1,136 @@
+"""Where the elements of a result come from, for operators that only move elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.graph import Graph, Operator
+from compiler.lowering.spatial.context import extent_of
+from compiler.lowering.spatial.geometry import Window
+
+Origins = npt.NDArray[np.int64]
+"""Shape (rows, columns, channels): the number of the element in the operand, or -1 for padding."""
+PADDING = -1
+_OPERAND = {"SPLIT": 1}
+_CONSTANTS = {"PAD": (1,), "SLICE": (1, 2), "SPLIT": (0,), "STRIDED_SLICE": (1, 2, 3), "TILE": (1,), "TRANSPOSE": (1,)}
+MOVING = frozenset([*_CONSTANTS, "DEPTH_TO_SPACE", "SPACE_TO_DEPTH"])
+"""Operators whose origins are known."""
+
+
+def operand_of(op: Operator) -> int:
+    """Return the tensor whose elements are moved."""
+    return op.inputs[_OPERAND.get(op.name, 0)]
+
+
+def missing_constant(graph: Graph, op: Operator) -> str:
+    """Return the name of an operand that must be a constant and is none; empty when all are."""
+    return next((graph.tensors[op.inputs[i]].name for i in _CONSTANTS.get(op.name, ())
+                 if not graph.tensors[op.inputs[i]].is_constant), "")
+
+
+def origins_of(graph: Graph, op: Operator) -> list[Origins]:
+    """Return the origins of each result.
+
+    Raises
+    ------
+    ValueError
+        For options that are not known.
+    """
+    x = graph.tensors[operand_of(op)]
+    numbers = np.arange(x.elements, dtype=np.int64).reshape(x.shape)
+    moved = _move(graph, op, numbers)
+    return [m.reshape(extent_of(graph.tensors[t])) for m, t in zip(moved, op.outputs, strict=True)]
+
+
+def _move(graph: Graph, op: Operator, x: Origins) -> list[Origins]:
+    def numbers(operand: int) -> list[int]:
+        return [int(n) for n in graph.tensors[op.inputs[operand]].array().reshape(-1)]
+
+    y = graph.output(op)
+    if op.name == "PAD":
+        pads = numbers(1)
+        return [np.pad(x, list(zip(pads[::2], pads[1::2], strict=True)), constant_values=PADDING)]
+    if op.name == "SLICE":
+        return [x[tuple(slice(b, b + n) for b, n in zip(numbers(1), y.shape, strict=True))]]
+    if op.name == "SPLIT":
+        return np.split(x, len(op.outputs), numbers(0)[0])
+    if op.name == "STRIDED_SLICE":
+        return [_strided(x, op.options, numbers(1), numbers(2), numbers(3))]
+    if op.name == "TILE":
+        return [np.tile(x, numbers(1))]
+    if op.name == "TRANSPOSE":
+        return [np.transpose(x, numbers(1))]
+    block = int(op.options.blockSize)
+    n, rows, columns, channels = x.shape
+    if op.name == "SPACE_TO_DEPTH":
+        parts = x.reshape(n, rows // block, block, columns // block, block, channels)
+    else:
+        parts = x.reshape(n, rows, columns, block, block, channels // block**2)
+    return [parts.transpose(0, 1, 3, 2, 4, 5).reshape(y.shape)]
+
+
+def _strided(x: Origins, options: Any, begin: Sequence[int], end: Sequence[int], strides: Sequence[int]) -> Origins:
+    if options.ellipsisMask or options.newAxisMask:
+        raise ValueError("uses an ellipsis or new axes")
+    index: list[slice | int] = []
+    for i, (first, last, stride) in enumerate(zip(begin, end, strides, strict=True)):
+        if options.shrinkAxisMask >> i & 1:
+            index.append(first)
+            continue
+        stop = None if options.endMask >> i & 1 or (stride < 0 and last < -x.shape[i]) else last
+        index.append(slice(None if options.beginMask >> i & 1 else first, stop, stride))
+    return np.asarray(x[tuple(index)])
+
+
+def separated(origins: Origins, extent: Sequence[int]) -> tuple[list[int], list[int], list[int]] | None:
+    """Split origins into those of rows, columns and channels; None when one depends on another.
+
+    Parameters
+    ----------
+    extent:
+        Rows, columns and channels of the operand.
+
+    Examples
+    --------
+    >>> separated(np.arange(24).reshape(2, 3, 4)[:, 1:, ::2], (2, 3, 4))
+    ([0, 1], [1, 2], [0, 2])
+    """
+    found: list[list[int]] = []
+    inside = origins != PADDING
+    if not inside.any():
+        return None
+    parts = np.unravel_index(np.where(inside, origins, 0), tuple(extent))
+    for axis, part in enumerate(parts):
+        others = tuple(a for a in range(3) if a != axis)
+        most = np.where(inside, part, PADDING).max(others)
+        found.append(most.tolist())
+    rows, columns, channels = (np.array(f) for f in found)
+    grid = np.ix_(rows, columns, channels)
+    valid = (grid[0] >= 0) & (grid[1] >= 0) & (grid[2] >= 0)
+    whole = np.where(valid, np.ravel_multi_index(tuple(np.maximum(g, 0) for g in np.broadcast_arrays(*grid)),
+                                                 tuple(extent)), PADDING)
+    return (found[0], found[1], found[2]) if np.array_equal(whole, origins) else None
+
+
+def window_of(places: Sequence[int], length: int) -> Window | None:
+    """Return the window that reads these rows (or columns) of an operand of some length; None when none does.
+
+    Examples
+    --------
+    >>> window_of([-1, 0, 1, 2, -1], 3), window_of([1, 3, 5], 7), window_of([0, 1, 0, 1], 2)
+    (Window(size=1, stride=1, before=1, dilation=1), Window(size=1, stride=2, before=-1, dilation=1), None)
+    """
+    inside = [i for i, p in enumerate(places) if p != PADDING]
+    first = inside[0]
+    stride = places[inside[1]] - places[first] if len(inside) > 1 else 1
+    window = Window(1, stride, first * stride - places[first])
+    read = [i * stride - window.before for i in range(len(places))]
+    agrees = all(p == r if p != PADDING else not 0 <= r < length for p, r in zip(places, read, strict=True))
+    return window if agrees and stride >= 0 else None
+
+
+__all__ = ["MOVING", "PADDING", "Origins", "missing_constant", "operand_of", "origins_of", "separated", "window_of"]
