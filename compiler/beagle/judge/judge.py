@@ -27,6 +27,7 @@ from compiler.beagle.isa.counters import ScalarCounter, TileCounter, TileEngine
 from compiler.beagle.judge.accesses import ENGINES, Access, Memory, accesses, engine_of
 from compiler.beagle.judge.books import Book, Conflict
 from compiler.beagle.judge.clocks import Clock, Contribution, CounterHistory, Timeline
+from compiler.beagle.judge.ledger import Displacement, Flags, Ledger
 from compiler.beagle.simulator.moves import MeshHalf, NarrowToWide, RingReceive, RingSend, WideToNarrow, neighbour, tiles_of
 from compiler.beagle.simulator.observer import Observer
 from compiler.beagle.simulator.packets import SentPackets
@@ -71,7 +72,7 @@ class Finding:
     Attributes
     ----------
     kind:
-        ``race``, ``packet order``, ``counter`` or ``fifo``.
+        ``race``, ``packet order``, ``counter``, ``fifo`` or ``displaced``.
     instructions:
         Offsets of the instructions concerned.
     """
@@ -79,6 +80,11 @@ class Finding:
     kind: str
     message: str
     instructions: tuple[int, ...]
+
+    @property
+    def certain(self) -> bool:
+        """False for what the ledger suspects: no rule of the chip is broken, but no known program does so."""
+        return self.kind != "displaced"
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
@@ -117,10 +123,13 @@ class Judge(Observer):
     ----------
     chip:
         The machine's chip.
+    rows_before:
+        Wide rows that earlier executables wrote, shape (16, rows).
     """
 
-    def __init__(self, chip: Chip) -> None:
+    def __init__(self, chip: Chip, rows_before: Flags | None = None) -> None:
         self.verdict = Verdict()
+        self.ledger = Ledger(rows_before)
         self._chip = chip
         self._wide_before = chip.wide.copy()
         self._narrow_before: dict[int, npt.NDArray[np.uint32]] = {}
@@ -146,6 +155,11 @@ class Judge(Observer):
         self._fifo_writes: dict[int, Ints] = {}
         self._fifo_reads: dict[int, Ints] = {}
         self._seen: set[tuple[str, tuple[int, ...]]] = set()
+
+    def finish(self) -> None:
+        """Close the ledger, after the run."""
+        for found in self.ledger.displacements():
+            self._report("displaced", _describe(found), found.reader.ins, found.writer.ins)
 
     # -- names ------------------------------------------------------------------------------------
 
@@ -275,6 +289,7 @@ class Judge(Observer):
         order = sorted(bounds)
         for a, b in pairwise(order):
             self._segment(task, engine, tiles, a, b, arrivals)
+        self.ledger.enter(task, tiles, accesses(task, start, stop), ends=stop == task.size)
 
     def _know_other_half(self, task: MeshHalf, tile: int, line: Timeline) -> None:
         """A mesh instruction begins when both halves of the one before have ended."""
@@ -503,6 +518,8 @@ class Judge(Observer):
         line.extend(clock, base + start, base + stop, task)
         self._check_fifo(task, line, clock, base, start, stop)
         if isinstance(task, Pop):
+            if task.packet != WIDE_ROW_BYTES or task.size * FIFO_BYTES[task.source] % task.packet:
+                self.ledger.unwritten = True
             self._packets_of(task, line, base, start, stop)
         for signal in task.signals:
             i, j = signal.events(start, stop)
@@ -557,6 +574,13 @@ class Judge(Observer):
             what = "fills an entry that may not be read yet" if writes else "reads an entry that may not be filled yet"
             self._report("fifo", f"{task.ins.name} at {task.ins.offset:#x} {what}", task.ins)
         mine[at] = np.arange(base + start + 1, base + stop + 1)
+
+
+def _describe(found: Displacement) -> str:
+    reader, writer = found.reader.ins, found.writer.ins
+    return (f"{reader.name} at {reader.offset:#x} (trace {reader['trace']}) reads {found.memory.label} {found.unit:#x} of "
+            f"tile {found.tile}, whose contents are older than what {writer.name} at {writer.offset:#x} (trace "
+            f"{writer['trace']}) wrote beside it, and leaves out a unit at the other end: one of them is one unit off")
 
 
 def _arrival_of(arrivals: list[_Arrival] | None, position: int) -> _Arrival | None:

@@ -44,19 +44,24 @@ def try_executables(executables: Sequence[Executable], inputs: Mapping[str, byte
     reliances: Counter[str] = Counter()
     outputs: dict[str, bytes] = {}
     machine = Machine()
+    rows = None
+    unwritten = False
     for executable in executables:
-        judge = machine.chip.observer = Judge(machine.chip)
+        judge = machine.chip.observer = Judge(machine.chip, rows)
         try:
             result = machine.run(executable, inputs if executable is executables[-1] else None)
         except SimulationError as error:
             findings += [*judge.verdict.findings, Finding("stop", str(error), ())]
             return Report(tuple(findings), {}, dict(reliances))
+        judge.finish()
+        rows = judge.ledger.wide_rows_written
+        unwritten = unwritten or judge.ledger.unwritten
         outputs = result.outputs
         findings += judge.verdict.findings
         findings += [Finding("leftover", text, ()) for text in result.findings]
         reliances.update(prompt_drains=judge.verdict.prompt_drains, same_bytes=judge.verdict.same_bytes,
                          host_latency=judge.verdict.host_latency)
-    if not findings:
+    if unwritten and not findings:
         findings += _noise_test(executables, inputs, outputs)
     return Report(tuple(findings), outputs, dict(reliances))
 
