@@ -42,8 +42,19 @@ class Timeline:
         if not self._tasks or self._tasks[-1][1] is not task:
             self._tasks.append((start, task))
         self._starts.append(start)
+        # A clock's own entry is not read from here, so segments that learnt nothing share one.
+        if self._clocks and self._is_known(clock):
+            clock = self._clocks[-1]
         self._clocks.append(clock)
         self.end = end
+
+    def _is_known(self, clock: Clock) -> bool:
+        last = self._clocks[-1]
+        own, last_own = clock[self.index], last[self.index]
+        last[self.index] = own
+        same = bool(np.array_equal(clock, last))
+        last[self.index] = last_own
+        return same
 
     def task_at(self, position: int) -> object:
         """Return the instruction whose element number ``position`` (counted from 1) this is."""

@@ -140,7 +140,7 @@ class Ledger:
     @property
     def wide_rows_written(self) -> Flags:
         """Wide rows written by this run or before it, shape (16, rows)."""
-        return self._pages[Memory.WIDE].writer[:, _EDGE:-_EDGE] != 0
+        return np.asarray(self._pages[Memory.WIDE].writer[:, _EDGE:-_EDGE] != 0)
 
     def enter(self, task: TileTask, tiles: Sequence[int], touched: Sequence[Access], *, ends: bool) -> None:
         """Write down what a range of positions touched; ``ends``: the last one of these tiles."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from compiler.beagle.judge.judge import Finding, Judge
 from compiler.beagle.simulator.errors import SimulationError
-from compiler.beagle.simulator.machine import Machine
+from compiler.beagle.simulator.machine import MAX_WORK, Machine
 from compiler.package.model import Executable
 
 NOISE_SEED = 20_111
@@ -32,18 +32,21 @@ class Report:
     reliances: dict[str, int]
 
 
-def try_executables(executables: Sequence[Executable], inputs: Mapping[str, bytes] | None = None) -> Report:
+def try_executables(executables: Sequence[Executable], inputs: Mapping[str, bytes] | None = None, *,
+                    work: int = MAX_WORK) -> Report:
     """Judge executables that run one after the other on one chip, such as caching and inference.
 
     Parameters
     ----------
     inputs:
         Input buffers of the last one, by layer name, in the layout of the host.
+    work:
+        Budget of each run, see :class:`~compiler.beagle.simulator.machine.Machine`.
     """
     findings: list[Finding] = []
     reliances: Counter[str] = Counter()
     outputs: dict[str, bytes] = {}
-    machine = Machine()
+    machine = Machine(work=work)
     rows = None
     unwritten = False
     for executable in executables:

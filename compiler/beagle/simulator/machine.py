@@ -40,6 +40,8 @@ from compiler.package.model import Executable
 
 MAX_SCALAR_STEPS = 5_000_000
 """Instructions that the scalar core may execute in one run."""
+MAX_WORK = 1 << 32
+"""Positions, summed over instructions and tiles, that may run; official programs stay below 2**27."""
 _MESH = {"mesh_from_north": 0, "mesh_from_east": 1, "mesh_from_south": 2, "mesh_from_west": 3}
 _U32 = 0xFFFFFFFF
 POST_INCREMENT = 32
@@ -84,14 +86,17 @@ class Machine:
         A number: memories begin with random bytes instead of zeros.
     computes:
         False: nothing is computed, only what waits for what is found out.
+    work:
+        Budget of one run: positions of instructions, summed over tiles.
     """
 
     def __init__(self, schedule_seed: int | None = None, observer: Observer | None = None,
-                 noise_seed: int | None = None, *, computes: bool = True) -> None:
+                 noise_seed: int | None = None, *, computes: bool = True, work: int = MAX_WORK) -> None:
         self.chip = Chip(None if noise_seed is None else np.random.default_rng(noise_seed))
         self.chip.observer = observer
         self.chip.computes = computes
         self.schedule_seed = schedule_seed
+        self.work = work
 
     def run(self, executable: Executable, inputs: Mapping[str, bytes] | None = None) -> RunResult:
         """Run an executable to its end.
@@ -115,7 +120,7 @@ class Machine:
             program += decode_stream(host.patch(chunk))
         if self.chip.observer is not None:
             self.chip.observer.loaded(program)
-        run = _Run(self.chip, host, program, self.schedule_seed)
+        run = _Run(self.chip, host, program, self.schedule_seed, self.work)
         run.go()
         return RunResult(host.outputs(), tuple(run.interrupts), run.steps, tuple(run.leftovers()))
 
@@ -123,8 +128,10 @@ class Machine:
 class _Run:
     """One program on its way through the chip."""
 
-    def __init__(self, chip: Chip, host: HostMemory, program: Sequence[Instruction], schedule_seed: int | None) -> None:
+    def __init__(self, chip: Chip, host: HostMemory, program: Sequence[Instruction], schedule_seed: int | None,
+                 work: int) -> None:
         self.chip = chip
+        self.work_left = self.work = work
         self.observer = chip.observer
         self.adversary = None if schedule_seed is None else Adversary(schedule_seed)
         self.host = host
@@ -352,8 +359,21 @@ class _Run:
             return True
         raise UnsupportedInstruction(f"{name} at {ins.offset:#x} is not decoded")
 
+    def spend(self, ins: Instruction, work: int) -> None:
+        """Take work from the budget.
+
+        Raises
+        ------
+        BudgetError
+            When it is used up.
+        """
+        self.work_left -= work
+        if self.work_left < 0:
+            raise BudgetError(f"{ins.name} at {ins.offset:#x} takes the program over its budget of {self.work} positions")
+
     def start(self, queue: str, task: ScalarTask) -> None:
         """Hand an instruction to one of the scalar core's engines."""
+        self.spend(task.ins, task.size)
         self.scalar_queues[queue].append(task)
         if self.observer is not None:
             self.observer.queued(task, queue)
@@ -380,6 +400,7 @@ class _Run:
                 self.dispatch(tile)
             return
         for task in make_tasks(ins):
+            self.spend(ins, task.size * len(tiles))
             if self.observer is not None:
                 self.observer.issued(task, tiles)
             for tile in tiles:

@@ -9,7 +9,7 @@ from compiler.beagle.isa import Instruction
 from compiler.beagle.isa.counters import TileCounter, TileEngine
 from compiler.beagle.simulator.errors import SimulationError, UnsupportedInstruction
 from compiler.beagle.simulator.state import SCALING_ENTRIES, Chip, check
-from compiler.beagle.simulator.task import Ints, Signal, TileTask, block_starts, watch_gates
+from compiler.beagle.simulator.task import Ints, Levels, Signal, TileTask, watch_gates
 from compiler.beagle.simulator.walk import Walk, is_active, walk_of
 from compiler.facts import NARROW_BYTES, TILE_COLUMNS, TILE_ROWS, TILES, WIDE_ROW_BYTES, WIDE_ROWS
 
@@ -25,20 +25,6 @@ def tiles_of(mask: int) -> list[int]:
 def _generator(ins: Instruction, prefix: str) -> Walk:
     generator = next(g for g in ins.form.generators if g.prefix == prefix)
     return walk_of(ins, generator)
-
-
-class _Levels(dict[int, "Ints"]):
-    """Block starts per level, worked out on demand; positions may be remapped."""
-
-    def __init__(self, walk: Walk, positions: Ints | None = None) -> None:
-        super().__init__()
-        self._walk = walk
-        self._positions = positions
-
-    def __missing__(self, level: int) -> Ints:
-        starts = block_starts(self._walk.nest.block_ends(level), self._walk.size)
-        self[level] = starts if self._positions is None else self._positions[starts]
-        return self[level]
 
 
 def _with_prefix(ins: Instruction, walk: Walk) -> tuple[Ints, Ints]:
@@ -82,7 +68,7 @@ class RingSend(TileTask):
         self.rows = check(walk.addresses, WIDE_ROWS, "wide memory")
         self.size = walk.size
         self.receivers = tiles_of(ins["receivers"])
-        self.gates = watch_gates(ins, {0: (levels := _Levels(walk)), 1: levels})
+        self.gates = watch_gates(ins, {0: (levels := Levels(walk.nest)), 1: levels})
         signals = []
         if ins["write.valid"]:
             signals.append(Signal(TileCounter.RING_WRITE, walk.nest.block_ends(ins["write.level"])))
@@ -114,7 +100,7 @@ class RingReceive(TileTask):
         check(self.rows, WIDE_ROWS, "wide memory")
         self.size = len(self.rows)
         before = np.append(main_at[:, 0], self.size)
-        self.gates = watch_gates(ins, {0: (levels := _Levels(walk, before)), 1: levels})
+        self.gates = watch_gates(ins, {0: (levels := Levels(walk.nest, before)), 1: levels})
         if ins["read.valid"]:
             counter = TileCounter.RING_READ_A if ring == 0 else TileCounter.RING_READ_B
             ends = walk.nest.block_ends(ins["read.level"])
@@ -162,7 +148,7 @@ class NarrowToWide(TileTask):
         self.row, self.column = row, column
         self.first = np.searchsorted(row, np.arange(self.size + 1), "left")
         row_of_start = np.append(row, self.size)
-        self.gates = watch_gates(ins, {0: _Levels(src, row_of_start), 1: _Levels(dst)})
+        self.gates = watch_gates(ins, {0: Levels(src.nest, row_of_start), 1: Levels(dst.nest)})
         if ins["done.valid"]:
             self.signals = (Signal(TileCounter.NARROW_TO_WIDE, dst.nest.block_ends(ins["done.level"])),)
 
@@ -237,7 +223,7 @@ class WideToNarrow(TileTask):
             raise SimulationError(f"wide_to_narrow at {ins.offset:#x} reads {rows} rows but names {src.size}")
         first_of_row = np.searchsorted(self.row, np.arange(src.size + 1), "left")
         before = np.append(main_at[:, 0], self.size)
-        self.gates = watch_gates(ins, {0: _Levels(src, first_of_row), 1: _Levels(dst, before)})
+        self.gates = watch_gates(ins, {0: Levels(src.nest, first_of_row), 1: Levels(dst.nest, before)})
         counter = TileCounter.WIDE_TO_SCALING if ins["to_scaling"] else TileCounter.WIDE_TO_NARROW
         if ins["done.valid"]:
             if ins["done.level"] == 0:
@@ -293,7 +279,7 @@ class MeshHalf(TileTask):
         walk = _generator(ins, prefix)
         self.words = check(walk.addresses, NARROW_WORDS, "narrow memory word")
         self.size = walk.size
-        levels = _Levels(walk)
+        levels = Levels(walk.nest)
         sides = [ins[f"{w}.side"] for w in ins.form.watches if ins[f"{w}.valid"]]
         gates = watch_gates(ins, {0: levels, 1: levels})
         self.gates = tuple(gate for gate, on in zip(gates, sides, strict=True) if on == side)
@@ -334,6 +320,7 @@ class Mesh(TileTask):
         super().__init__(ins)
         self.engine = TileEngine.MESH_NORTH + bus
         self.halves = [MeshHalf(ins, bus, side) for side, prefix in enumerate(("src", "dst")) if is_active(ins, prefix)]
+        self.size = sum(half.size for half in self.halves)
 
     def advance(self, chip: Chip, tiles: list[int]) -> bool:
         """Advance both halves."""

@@ -42,7 +42,7 @@ class TensorResize(TensorOp):
         self.uses_in, self.reads_wide = True, False
         if self.nest.counts[:2] != (2, 2) or self.nest.epilogue_dim or ins["denominator_log2"] > _WEIGHT_BITS:
             raise UnsupportedInstruction(f"{ins.name} at {ins.offset:#x} does not interpolate between 2 x 2 neighbours")
-        index = np.repeat(self.nest.outer, self.nest.lengths, axis=0)
+        index = np.repeat(self.nest.outer, self.nest.lengths, axis=0).astype(np.int64)
         offset, right = self._position("columns", index[:, _COLUMN_LOOP - 1])
         below_offset, below = self._position("rows", index[:, _ROW_LOOP - 1])
         one = 1 << _WEIGHT_BITS

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from compiler.beagle.isa import Instruction
 from compiler.beagle.isa.counters import ScalarCounter, TileCounter
 from compiler.beagle.simulator.errors import SimulationError
-from compiler.beagle.simulator.moves import _Levels, tiles_of
+from compiler.beagle.simulator.moves import tiles_of
 from compiler.beagle.simulator.state import Bytes, Chip, PacketQueue, check
-from compiler.beagle.simulator.task import Gate, Signal
+from compiler.beagle.simulator.task import Gate, Levels, Signal
 from compiler.beagle.simulator.walk import walk_of
 from compiler.facts import (
     ACTIVATION_FIFO_WORDS,
@@ -77,7 +77,7 @@ class ScalarTask:
         walk = walk_of(ins, ins.form.generators[0])
         self.addresses = walk.addresses
         self.size = walk.size
-        self.levels = _Levels(walk)
+        self.levels = Levels(walk.nest)
         self.gates = [Gate(ins[f"{w}.counter"], ins[f"{w}.count"], ins[f"{w}.step"], self.levels[ins[f"{w}.level"]])
                       for w in ins.form.watches if ins[f"{w}.valid"]]
         self.signals: list[Signal] = []

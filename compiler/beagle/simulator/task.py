@@ -7,6 +7,7 @@ run; running a range moves data; passing the end of a block raises counters (sig
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from compiler.beagle.isa import Instruction
 from compiler.beagle.simulator.state import Chip
+from compiler.beagle.simulator.walk import Nest
 
 Ints = npt.NDArray[np.int64]
 
@@ -173,7 +175,7 @@ class TileTask:
         return "data"
 
 
-def watch_gates(ins: Instruction, starts: dict[int, dict[int, Ints]]) -> tuple[Gate, ...]:
+def watch_gates(ins: Instruction, starts: Mapping[int, Levels]) -> tuple[Gate, ...]:
     """Gates of all valid watches; ``starts[side][level]`` gives block starts."""
     gates = []
     for name in ins.form.watches:
@@ -184,6 +186,22 @@ def watch_gates(ins: Instruction, starts: dict[int, dict[int, Ints]]) -> tuple[G
     return tuple(gates)
 
 
-def block_starts(ends: Ints, size: int) -> Ints:
-    """Turn ends of blocks into starts, followed by the size."""
-    return np.concatenate((np.zeros(1, np.int64), ends[:-1], np.asarray([size])))
+class Levels(dict[int, "Ints"]):
+    """Block starts of a nest per level, followed by its size; worked out on demand.
+
+    Parameters
+    ----------
+    positions:
+        Position in the instruction of every element of the nest, and of its end.
+    """
+
+    def __init__(self, nest: Nest, positions: Ints | None = None) -> None:
+        super().__init__()
+        self._nest = nest
+        self._positions = positions
+
+    def __missing__(self, level: int) -> Ints:
+        ends = self._nest.block_ends(level)
+        starts = np.concatenate((np.zeros(1, np.int64), ends[:-1], np.asarray([self._nest.size])))
+        self[level] = starts if self._positions is None else self._positions[starts]
+        return self[level]

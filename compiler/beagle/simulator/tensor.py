@@ -18,7 +18,7 @@ from compiler.beagle.isa.counters import TileCounter, TileEngine
 from compiler.beagle.simulator.errors import UnsupportedInstruction
 from compiler.beagle.simulator.output import OutputStage
 from compiler.beagle.simulator.state import Chip, check, tile_index
-from compiler.beagle.simulator.task import Ints, Signal, TileTask, block_starts, watch_gates
+from compiler.beagle.simulator.task import Ints, Levels, Signal, TileTask, watch_gates
 from compiler.beagle.simulator.walk import Nest, Walk, walk_of
 from compiler.facts import LANES, NARROW_BYTES, WIDE_ROW_BYTES, WIDE_ROWS
 
@@ -156,8 +156,7 @@ class TensorOp(TileTask):
     def set_gates(self) -> None:
         """Bind watches to loops and signals to operands."""
         ins = self.ins
-        starts = {level: block_starts(self.nest.block_ends(level), self.size) for level in range(8)}
-        self.gates = watch_gates(ins, {0: starts})
+        self.gates = watch_gates(ins, {0: Levels(self.nest)})
         signals = []
         if ins["avdata.valid"]:
             ends = self.b_walk.nest.block_ends(ins["avdata.level"])
