@@ -528,10 +528,7 @@ class Judge(Observer):
 
     def _packets_of(self, task: Pop, line: Timeline, base: int, start: int, stop: int) -> None:
         """Send what the machine sent: whole packets, and the short last one."""
-        entries = task.packet // FIFO_BYTES[task.source]
-        ends = np.arange(entries, task.size + entries, entries)
-        ends = np.minimum(ends, task.size)
-        sent = (base + ends[(ends > start) & (ends <= stop)]).tolist()
+        sent = (base + task.packets(start, stop)).tolist()
         if sent:
             for receiver in task.receivers:
                 self._send(self._ring[task.ins["ring"]][receiver], line, sent, task.ins)

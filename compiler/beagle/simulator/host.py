@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.beagle.isa import WORD_BYTES
-from compiler.beagle.simulator.errors import SimulationError
+from compiler.beagle.simulator.errors import BudgetError, SimulationError
 from compiler.package.model import BaseAddress, Executable, InstructionChunk, Position
 
+MAX_HOST_BYTES = 1 << 28
+"""Size of all buffers of an executable together; those of official executables stay below 2**24."""
 BUFFER_SPACING = 1 << 36
 """Buffers lie so far apart that an address that runs out of one never lands in another."""
 _GUARD = 0x1234000
@@ -32,6 +34,10 @@ class HostMemory:
 
     def __init__(self, executable: Executable, inputs: Mapping[str, bytes]) -> None:
         self.buffers: dict[tuple[BaseAddress, str], Buffer] = {}
+        size = len(executable.parameters) + executable.scratch_size + sum(
+            layer.size * layer.executions for layer in (*executable.inputs, *executable.outputs))
+        if size > MAX_HOST_BYTES:
+            raise BudgetError(f"the executable takes buffers of {size} bytes, the limit is {MAX_HOST_BYTES}")
         self._add(BaseAddress.PARAMETER, "", np.frombuffer(executable.parameters, np.uint8))
         self._add(BaseAddress.SCRATCH, "", np.zeros(executable.scratch_size, np.uint8))
         for layer in executable.inputs:

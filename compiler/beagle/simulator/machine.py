@@ -42,6 +42,8 @@ MAX_SCALAR_STEPS = 5_000_000
 """Instructions that the scalar core may execute in one run."""
 MAX_WORK = 1 << 32
 """Positions, summed over instructions and tiles, that may run; official programs stay below 2**27."""
+_STEP_WORK = 16
+"""Positions that one step of the scalar core counts as in a budget of work."""
 _MESH = {"mesh_from_north": 0, "mesh_from_east": 1, "mesh_from_south": 2, "mesh_from_west": 3}
 _U32 = 0xFFFFFFFF
 POST_INCREMENT = 32
@@ -132,6 +134,7 @@ class _Run:
                  work: int) -> None:
         self.chip = chip
         self.work_left = self.work = work
+        self.max_steps = min(MAX_SCALAR_STEPS, work // _STEP_WORK)
         self.observer = chip.observer
         self.adversary = None if schedule_seed is None else Adversary(schedule_seed)
         self.host = host
@@ -293,8 +296,8 @@ class _Run:
             self.steps += 1
             if self.observer is not None:
                 self.observer.stepped()
-            if self.steps > MAX_SCALAR_STEPS:
-                raise BudgetError(f"the scalar core has executed {MAX_SCALAR_STEPS} instructions and is not done")
+            if self.steps > self.max_steps:
+                raise BudgetError(f"the scalar core has executed {self.max_steps} instructions and is not done")
             self.next()
         if self.pc >= len(self.program):
             self.halted = True

@@ -12,7 +12,7 @@ from compiler.beagle.isa.counters import ScalarCounter, TileCounter
 from compiler.beagle.simulator.errors import SimulationError
 from compiler.beagle.simulator.moves import tiles_of
 from compiler.beagle.simulator.state import Bytes, Chip, PacketQueue, check
-from compiler.beagle.simulator.task import Gate, Levels, Signal
+from compiler.beagle.simulator.task import Levels, Signal, watch_gates
 from compiler.beagle.simulator.walk import walk_of
 from compiler.facts import (
     ACTIVATION_FIFO_WORDS,
@@ -78,8 +78,7 @@ class ScalarTask:
         self.addresses = walk.addresses
         self.size = walk.size
         self.levels = Levels(walk.nest)
-        self.gates = [Gate(ins[f"{w}.counter"], ins[f"{w}.count"], ins[f"{w}.step"], self.levels[ins[f"{w}.level"]])
-                      for w in ins.form.watches if ins[f"{w}.valid"]]
+        self.gates = watch_gates(ins, {0: self.levels}, len(ScalarCounter))
         self.signals: list[Signal] = []
         self.nest = walk.nest
 
@@ -158,6 +157,13 @@ class Pop(ScalarTask):
         if ins["producer.valid"]:
             counter = TileCounter.RING_PRODUCER_B if ins["ring"] else TileCounter.RING_PRODUCER_A
             self.producer = Signal(counter, self.nest.block_ends(ins["producer.level"]), True)
+
+    def packets(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Return the positions at which packets have been sent between two positions, short ones included."""
+        entry = FIFO_BYTES[self.source]
+        count = -(-self.size * entry // self.packet)
+        ends = np.minimum(-(-np.arange(1, count + 1) * self.packet // entry), self.size)
+        return ends[(ends > start) & (ends <= stop)]
 
     def available(self, chip: Chip, port: HostPort) -> int:
         """Watches tell what is in the FIFO."""

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.beagle.isa import Instruction
+from compiler.beagle.isa.counters import TileCounter
+from compiler.beagle.simulator.errors import SimulationError
 from compiler.beagle.simulator.state import Chip
 from compiler.beagle.simulator.walk import Nest
 
@@ -175,14 +177,22 @@ class TileTask:
         return "data"
 
 
-def watch_gates(ins: Instruction, starts: Mapping[int, Levels]) -> tuple[Gate, ...]:
-    """Gates of all valid watches; ``starts[side][level]`` gives block starts."""
+def watch_gates(ins: Instruction, starts: Mapping[int, Levels], counters: int = len(TileCounter)) -> tuple[Gate, ...]:
+    """Gates of all valid watches; ``starts[side][level]`` gives block starts.
+
+    Raises
+    ------
+    SimulationError
+        When a watch names one of more than ``counters`` counters.
+    """
     gates = []
     for name in ins.form.watches:
         if ins[f"{name}.valid"]:
             side = ins[f"{name}.side"] if f"{name}.side" in ins.form.by_name else 0
-            gates.append(Gate(ins[f"{name}.counter"], ins[f"{name}.count"], ins[f"{name}.step"],
-                              starts[side][ins[f"{name}.level"]]))
+            counter = ins[f"{name}.counter"]
+            if counter >= counters:
+                raise SimulationError(f"{ins.name} at {ins.offset:#x} watches counter {counter}, there are {counters}")
+            gates.append(Gate(counter, ins[f"{name}.count"], ins[f"{name}.step"], starts[side][ins[f"{name}.level"]]))
     return tuple(gates)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.beagle.isa import AddressGenerator, Instruction
-from compiler.beagle.simulator.errors import BudgetError
+from compiler.beagle.simulator.errors import BudgetError, SimulationError
 
 Ints = npt.NDArray[np.int64]
 MAX_ELEMENTS = 1 << 24
@@ -37,6 +37,11 @@ class Nest:
     counts: tuple[int, ...]
     epilogue_dim: int = 0
     epilogue_count: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epilogue_dim >= len(self.counts):
+            raise SimulationError(f"a loop nest of {len(self.counts)} dimensions has an epilogue in dimension "
+                                  f"{self.epilogue_dim}")
 
     @cached_property
     def outer(self) -> npt.NDArray[np.int32]:

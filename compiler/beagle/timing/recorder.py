@@ -181,10 +181,7 @@ class Recorder(Observer):
         return []
 
     def _send_popped(self, task: Pop, line: Line, base: int, start: int, stop: int) -> None:
-        entries = task.packet // FIFO_BYTES[task.source]
-        sent = list(range(base + (start // entries + 1) * entries, base + stop + 1, entries))
-        if stop == task.size and stop % entries:
-            sent.append(base + stop)
+        sent = (base + task.packets(start, stop)).tolist()
         for receiver in task.receivers:
             self._ring[task.ins["ring"]][receiver].push(line, sent)
         if task.producer is not None:
