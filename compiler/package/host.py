@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,28 +48,27 @@ def encode_input(layer: Layer, array: npt.NDArray[Any]) -> bytes:
     Parameters
     ----------
     array:
-        The elements of the layer in row-major order, of its type.
+        The elements of the layer in row-major order, of its type; of a layer that is read several times
+        per inference, those of all times.
 
     Returns
     -------
     bytes
-        Dense, unsigned, zero-padded to the size of the layer.
+        Dense, unsigned, each time zero-padded to the size of the layer.
 
     Raises
     ------
     PackageError
-        When number or type of the elements are not those of the layer, or it is read more than once.
+        When number or type of the elements are not those of the layer.
     """
     dtype = dtype_of(layer)
     if array.dtype != dtype:
         raise PackageError(f"input {layer.name} is given as {array.dtype}, the executable takes {dtype}.")
-    if layer.executions != 1:
-        raise PackageError(f"input {layer.name} is read {layer.executions} times per inference, which is not supported.")
-    expected = layer.y * layer.x * layer.z
+    expected = layer.y * layer.x * layer.z * layer.executions
     if array.size != expected:
         raise PackageError(f"input {layer.name} has {array.size} elements, the executable takes {expected}.")
-    values = _flip(layer, np.ascontiguousarray(array).reshape(-1))
-    return values.tobytes().ljust(layer.size, b"\0")
+    values = _flip(layer, np.ascontiguousarray(array).reshape(layer.executions, -1))
+    return b"".join(part.tobytes().ljust(layer.size, b"\0") for part in values)
 
 
 def decode_output(layer: Layer, data: bytes) -> npt.NDArray[Any]:
@@ -77,7 +77,7 @@ def decode_output(layer: Layer, data: bytes) -> npt.NDArray[Any]:
     Returns
     -------
     numpy.ndarray
-        Shape (y, x, z) in the type of the layer.
+        Shape (y, x, z) in the type of the layer; (times, 1, z) of a vector that is written several times.
 
     Raises
     ------
@@ -85,6 +85,9 @@ def decode_output(layer: Layer, data: bytes) -> npt.NDArray[Any]:
         When the buffer is too small, or the layer is described in a way that is not supported.
     """
     dtype = dtype_of(layer)
+    if layer.executions > 1 and layer.y == layer.x == 1:
+        return np.concatenate([decode_output(replace(layer, executions=1), data[at:at + layer.size])
+                               for at in range(0, layer.executions * layer.size, layer.size)])
     count = len(data) // dtype.itemsize
     elements = np.frombuffer(data, dtype, count)
     if max(layer.y, 0) * max(layer.x, 0) * max(layer.z, 0) > count:

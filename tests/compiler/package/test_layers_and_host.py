@@ -117,8 +117,16 @@ def test_wrong_inputs_are_refused() -> None:
         encode_input(layer, np.zeros(4, np.int8))
     with pytest.raises(PackageError, match="input t is given as uint8, the executable takes int8"):
         encode_input(layer, np.zeros(3, np.uint8))
-    with pytest.raises(PackageError, match="input t is read 2 times per inference"):
-        encode_input(replace(layer, executions=2), np.zeros(6, np.int8))
+    with pytest.raises(PackageError, match="input t has 5 elements, the executable takes 6"):
+        encode_input(replace(layer, executions=2), np.zeros(5, np.int8))
+
+
+def test_layers_of_several_executions_are_padded_each_time() -> None:
+    twice = replace(input_layer(tensor((1, 3), TensorType.UINT8)), executions=2)
+    assert encode_input(twice, np.arange(6, dtype=np.uint8)) == bytes([0, 1, 2, 0, 0, 0, 0, 0, 3, 4, 5, 0, 0, 0, 0, 0])
+    results = replace(output_layer(tensor((1, 3), TensorType.UINT8)), executions=2)
+    data = bytes(range(2 * results.size))
+    assert decode_output(results, data).reshape(2, 3).tolist() == [list(data[:3]), list(data[results.size:results.size + 3])]
 
 
 def test_tensors_that_the_chip_cannot_exchange_are_refused() -> None:
