@@ -68,10 +68,14 @@ def mean_multiplier(x: Tensor, y: Tensor, count: int) -> np.float32:
 
 
 def sum_multiplier(a: Tensor, b: Tensor, y: Tensor, weights: tuple[int, int]) -> np.float32:
-    """Return the factor of a weighted sum: the scale of the operand with the larger weight over that weight."""
+    """Return the factor of a weighted sum: its unit in steps of the result."""
+    return np.float32(sum_unit(a, b, weights) * (np.float32(1) / quantization(y).scales[0]))
+
+
+def sum_unit(a: Tensor, b: Tensor, weights: tuple[int, int]) -> np.float32:
+    """Return the unit of a weighted sum: the scale of the operand with the larger weight over that weight."""
     operand, weight = (b, weights[1]) if weights[1] > weights[0] else (a, weights[0])
-    unit = np.float32(quantization(operand).scales[0] / np.float32(weight))
-    return np.float32(unit * (np.float32(1) / quantization(y).scales[0]))
+    return np.float32(quantization(operand).scales[0] / np.float32(weight))
 
 
 def clamp(y: Tensor, activation: int) -> tuple[int, int]:

@@ -108,6 +108,18 @@ TANH = _table(
     (0.3597914, 0.78073186, 1.1744751, 2.0300643, 2.6845171, 3.5472608, 4.83642))
 """tanh x for x >= 0; the unit mirrors it."""
 
+
+def square(scale: float) -> PiecewiseQuartic:
+    """Return the table of a multiple of x**2, as an official program holds it: the second segment serves all x."""
+    coefficients = np.full((8, 5), scale, np.float32)
+    coefficients[0] = 0, -scale, scale, -scale, scale
+    coefficients[1] = 0, 0, scale, 0, 0
+    coefficients[2:, 0] = 0
+    breakpoints = np.full(7, np.inf, np.float32)
+    breakpoints[0] = np.finfo(np.float32).min
+    return PiecewiseQuartic(scale, coefficients, breakpoints)
+
+
 EXPONENTIAL_LOW = np.float32(-13.038098)
 """Operands are raised to this before the exponential; there it is 0.14 of a step of 1/65535."""
 LOGISTIC_LIMIT = np.float32(10.396732)

@@ -64,7 +64,30 @@ class Net:
         """Two layers on what there is, put together; or one with itself."""
         first = self.conv(self.b.shape(self.x)[-1], 1, activation="NONE").x
         second = first if same else self.depthwise(activation="NONE").x
-        self.x = self.b.binary(name, first, second, scale=scale, zero_point=self.zero + 3, activation=activation)
+        if name == "SQUARED_DIFFERENCE":
+            self.x = self.b.squared_difference(first, second, scale=scale, zero_point=self.zero - 121)
+        else:
+            self.x = self.b.binary(name, first, second, scale=scale, zero_point=self.zero + 3, activation=activation)
+        return self
+
+    def extremum(self, name: str, *, value: int | None = None) -> Net:
+        """MAXIMUM or MINIMUM of what there is and a tenth of it, or of one value."""
+        if value is None:
+            tenth = self.b.constant(np.asarray([10], self.kind.numpy), scale=0.01)
+            other = self.b.mul(self.x, tenth, scale=0.05, zero_point=self.zero)
+        else:
+            other = self.b.constant(np.asarray([value], self.kind.numpy), scale=0.05, zero_point=self.zero)
+        self.x = (self.b.maximum if name == "MAXIMUM" else self.b.minimum)(self.x, other)
+        return self
+
+    def prelu(self, slopes: int) -> Net:
+        """PRELU with so many random slopes."""
+        alpha = self.b.constant(self.rng.integers(0, 127, slopes).astype(self.kind.numpy), scale=0.01)
+        self.x = self.b.prelu(self.x, alpha, scale=0.06, zero_point=self.zero + 9)
+        return self
+
+    def tanh(self) -> Net:
+        self.x = self.b.tanh(self.x)
         return self
 
     def constant(self, name: str, values: int | None = None, *, first: bool = False, activation: str = "NONE") -> Net:

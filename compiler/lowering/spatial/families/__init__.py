@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from compiler.lowering.spatial.families.addition import ADDITION
 from compiler.lowering.spatial.families.concatenation import CONCATENATION
 from compiler.lowering.spatial.families.convolution import CONVOLUTION
+from compiler.lowering.spatial.families.extremum import EXTREMUM
 from compiler.lowering.spatial.families.family import Family
 from compiler.lowering.spatial.families.multiplication import MULTIPLICATION
 from compiler.lowering.spatial.families.padding import PADDING
 from compiler.lowering.spatial.families.pooling import MEAN, POOL
+from compiler.lowering.spatial.families.prelu import PRELU
 from compiler.lowering.spatial.families.selection import SELECTION
 from compiler.lowering.spatial.families.unary import UNARY
 
@@ -21,18 +23,24 @@ FAMILIES: Mapping[str, Family] = {
     "CONV_2D": CONVOLUTION,
     "DEPTHWISE_CONV_2D": CONVOLUTION,
     "LOGISTIC": UNARY,
+    "MAXIMUM": EXTREMUM,
     "MAX_POOL_2D": POOL,
     "MEAN": MEAN,
+    "MINIMUM": EXTREMUM,
     "MUL": MULTIPLICATION,
     "PAD": PADDING,
+    "PRELU": PRELU,
     "QUANTIZE": UNARY,
     "RELU": UNARY,
     "RELU6": UNARY,
     "RELU_N1_TO_1": UNARY,
+    "RSQRT": UNARY,
     "SLICE": SELECTION,
     "SPLIT": SELECTION,
+    "SQUARED_DIFFERENCE": ADDITION,
     "STRIDED_SLICE": SELECTION,
     "SUB": ADDITION,
+    "TANH": UNARY,
     "TILE": SELECTION,
 }
 """Operator -> its family."""

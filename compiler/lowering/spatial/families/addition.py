@@ -1,4 +1,4 @@
-"""ADD and SUB: sums of two activations with 16-bit weights, in place."""
+"""ADD, SUB and SQUARED_DIFFERENCE: sums of two activations with 16-bit weights, in place."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler.beagle.isa.counters import TileCounter
+from compiler.beagle.isa.tables import PiecewiseQuartic, square
 from compiler.beagle.reference.elementwise import weights_of_sum
 from compiler.facts import TILES, WIDE_ROWS
-from compiler.graph import Operator
-from compiler.lowering.arithmetic import bits, clamp, quantization, sum_multiplier, zero_point
+from compiler.graph import Graph, Operator
+from compiler.lowering.arithmetic import bits, clamp, quantization, sum_multiplier, sum_unit, zero_point
 from compiler.lowering.builder import ALL_TILES, LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
+from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.constant import read_shifted, split_operands
 from compiler.lowering.spatial.families.family import Family, binary_objection
+from compiler.lowering.spatial.families.unary import NO_LIMITS
 from compiler.lowering.spatial.geometry import Activation, by_content
 from compiler.lowering.spatial.layer import Activations, Layer
+from compiler.mapping import Verdict
 
 CONSTANT_WORDS = 16
 WEIGHT_ROWS = 4
@@ -38,6 +42,8 @@ class Addition(Layer):
         What the accumulator starts with.
     multiplier, clamp_low, clamp_high:
         Bit patterns of float32 numbers.
+    table:
+        Applied to the sum; None for none.
     """
 
     name: str
@@ -49,6 +55,7 @@ class Addition(Layer):
     multiplier: int
     clamp_low: int
     clamp_high: int
+    table: PiecewiseQuartic | None = None
 
     aligned: ClassVar[bool] = True
     takes_over: ClassVar[bool] = True
@@ -80,6 +87,8 @@ class Addition(Layer):
         target = activations[self.target]
         b.tile_fence(reset=LAYER_COUNTERS)
         _build_weights(b, self, emission.constants[self.name] // 4)
+        if self.table is not None:
+            b.tile("table", ALL_TILES, self.table.fields(), constant1566=3)
         values = {t: _add(self, sources, target, t) for t in range(TILES) if target.pixels(t)}
         shapes = {t: tuple(len(s) > 1 for s in target.own(t)) for t in values}
         for tiles, fields in by_content(values, also=shapes):
@@ -115,6 +124,8 @@ def _add(layer: Addition, sources: tuple[Activation, Activation], target: Activa
                "lanes_m1": 3, "lanes_last_m1": 3, "multiplier": layer.multiplier, "clamp_low": layer.clamp_low,
                "clamp_high": layer.clamp_high, "constant": layer.constant, "out_zero_point": layer.out_zero_point,
                "weights_zero_point": layer.weights_zero_point}
+    if layer.table is not None:
+        fields["nonlinear"] = 1
     pixels = [(len(columns), slab.pixel), (len(rows), slab.pitch), (1, slab.size), (words, 4)]
     fields |= walk("in", first, [(2, 2), (2, second - first), *pixels], total_dims=8)
     fields |= walk("out", target.own_address(tile), [(1, 4), (len(columns), out.pixel), (len(rows), out.pitch),
@@ -131,12 +142,21 @@ def _read(context: Context, op: Operator) -> Layer:
     a, b = (context.graph.tensors[t] for t in op.inputs)
     y = context.graph.output(op)
     weights = weights_of_sum(quantization(a).scale, quantization(b).scale)
-    low, high = clamp(y, op.options.fusedActivationFunction)
-    multiplier = bits(sum_multiplier(a, b, y, weights))
+    low, high = clamp(y, getattr(op.options, "fusedActivationFunction", 0))
+    multiplier, table = sum_multiplier(a, b, y, weights), None
+    if op.name == "SQUARED_DIFFERENCE":
+        low, high = NO_LIMITS["clamp_low"], NO_LIMITS["clamp_high"]
+        multiplier, table = sum_unit(a, b, weights), square(1 / quantization(y).scale)
     signed = weights if op.name == "ADD" else (weights[0], -weights[1])
     constant_term = -(signed[0] * zero_point(a) + signed[1] * zero_point(b))
     return Addition(op.title, (context.resolve(b.index), context.resolve(a.index)), y.index, (signed[1], signed[0]),
-                    constant_term, zero_point(y), multiplier, low, high)
+                    constant_term, zero_point(y), bits(multiplier), low, high, table)
 
 
-ADDITION = Family(binary_objection, _read)
+def _objection(graph: Graph, op: Operator) -> Verdict | None:
+    if op.name == "SQUARED_DIFFERENCE" and any(graph.tensors[t].is_constant for t in op.inputs):
+        return refusal(op, "squared differences from a constant are not generated.", "It runs on the CPU.")
+    return binary_objection(graph, op)
+
+
+ADDITION = Family(_objection, _read)

@@ -120,14 +120,25 @@ def read_scaled(context: Context, op: Operator) -> Unary:
     constant, x = split_operands(context.graph, op)
     y = context.graph.output(op)
     assert constant is not None
-    low, high = clamp(y, op.options.fusedActivationFunction)
+    numbers = context.resolve(x.index), y.index
+    return scaled(op.title, constant, x, y, numbers, clamp(y, op.options.fusedActivationFunction))
+
+
+def scaled(name: str, constant: Tensor, x: Tensor, y: Tensor, numbers: tuple[int, int], limits: tuple[int, int]) -> Unary:
+    """Return a product with a constant.
+
+    Parameters
+    ----------
+    numbers:
+        Those of the image and of the result.
+    limits:
+        Bit patterns of the clamp, low and high.
+    """
     real = quantization(constant).scales[0] * _centred(constant, y).astype(np.float32)
     factors = (quantization(x).scales[0] * real * (_ONE / quantization(y).scales[0])).astype(np.float32)
-    source = context.resolve(x.index)
     if np.all(factors == factors[0]):
-        return Unary(op.title, source, y.index, zero_point(x), zero_point(y), bits(factors[0]), low, high)
-    return PerChannel(op.title, source, y.index, zero_point(x), zero_point(y), bits(_ONE), low, high,
-                      constants=factors.tobytes())
+        return Unary(name, *numbers, zero_point(x), zero_point(y), bits(factors[0]), *limits)
+    return PerChannel(name, *numbers, zero_point(x), zero_point(y), bits(_ONE), *limits, constants=factors.tobytes())
 
 
 def read_shifted(context: Context, op: Operator) -> Unary:
@@ -154,4 +165,4 @@ def _centred(constant: Tensor, y: Tensor) -> npt.NDArray[np.int64]:
     return np.broadcast_to(values, y.shape[-1:])
 
 
-__all__ = ["PerChannel", "read_scaled", "read_shifted", "split_operands"]
+__all__ = ["PerChannel", "read_scaled", "read_shifted", "scaled", "split_operands"]

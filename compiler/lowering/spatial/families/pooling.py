@@ -32,7 +32,7 @@ from compiler.mapping import Status, Verdict
 PIXELS_PER_ROW = 4
 WORDS_PER_ROW = 16
 """Words of a pixel (64 channels) in one wide row."""
-_TRANSPOSE_BYTES = 1
+TRANSPOSE_BYTES = 1
 _VALID = 1
 _LARGEST_FACTOR = 65535
 _LARGEST_COUNT = (1 << 31) // 256
@@ -257,7 +257,7 @@ def _collect(r: Region, wide: int) -> Values:
     rows = blocks * r.rows
     return (walk("src", r.source_address // 4, dims, total_dims=6, epilogue=epilogue)
             | walk("dst", wide, many([(rows, 1), (groups, rows)]) or [(1, 1)], total_dims=4)
-            | signal("done", 1) | {"layout": _TRANSPOSE_BYTES, "flush_level": 2})
+            | signal("done", 1) | {"layout": TRANSPOSE_BYTES, "flush_level": 2})
 
 
 def _reduce(layer: Pool, r: Region, wide: int, ones: int) -> Values:

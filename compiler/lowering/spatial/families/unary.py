@@ -1,4 +1,4 @@
-"""Functions of single values: RELU and its kin, LOGISTIC, QUANTIZE, PAD.
+"""Functions of single values: RELU and its kin, LOGISTIC, TANH, RSQRT, QUANTIZE, PAD.
 
 Every word is multiplied with the identity; the output stage does the rest.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler.beagle.isa.counters import TileCounter
-from compiler.beagle.isa.tables import LOGISTIC, LOGISTIC_LIMIT, PiecewiseQuartic
+from compiler.beagle.isa.tables import LOGISTIC, LOGISTIC_LIMIT, RECIPROCAL_ROOT, TANH, TANH_LIMIT, PiecewiseQuartic
 from compiler.facts import TILES, WIDE_ROWS
 from compiler.graph import Graph, Operator
 from compiler.lowering.arithmetic import bits, clamp, quantization, unary_multiplier, zero_point
@@ -30,6 +30,8 @@ IDENTITY_ROW = WIDE_ROWS - 1
 _IDENTITY = (0x1, 0x100, 0x10000, 0x1000000)
 NO_LIMITS: Values = {"clamp_low": bits(float("-inf")), "clamp_high": bits(float("inf"))}
 _WITH_TABLE = 1
+_ROOT = 2
+_TANH_SCALE = 1 / 128
 _LIMITED_BY = {"QUANTIZE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3, "LOGISTIC": 0, "PAD": 0}
 """Functions of single values, with the activation that limits them."""
 
@@ -44,6 +46,10 @@ class Unary(Layer):
         Bit patterns of float32 numbers.
     table:
         Applied behind multiplier and clamp; None for none.
+    root:
+        The table holds a reciprocal square root: operands are brought into its range.
+    odd:
+        The table holds an odd function for positive operands.
     windows:
         Which row and column each result comes from.
     """
@@ -57,6 +63,8 @@ class Unary(Layer):
     clamp_low: int
     clamp_high: int
     table: PiecewiseQuartic | None = None
+    root: bool = False
+    odd: bool = False
 
     takes_over: ClassVar[bool] = True
 
@@ -163,7 +171,7 @@ def apply_to_words(layer: Unary, source: int, source_strides: tuple[int, int, in
                "in_zero_point": layer.in_zero_point, "out_zero_point": layer.out_zero_point,
                "multiplier": layer.multiplier, "clamp_low": layer.clamp_low, "clamp_high": layer.clamp_high}
     if layer.table is not None:
-        fields["nonlinear"] = _WITH_TABLE
+        fields |= {"nonlinear": _WITH_TABLE | _ROOT * layer.root, "odd_symmetry": 3 * layer.odd}
     stay = [(n, 0) for n in counts]
     return (fields | walk("in", source, list(zip(counts, source_strides, strict=True)), total_dims=8)
             | walk("out", target, list(zip(counts, target_strides, strict=True)), total_dims=8)
@@ -179,6 +187,13 @@ def read_unary(context: Context, op: Operator) -> Unary:
         limit = bits(LOGISTIC_LIMIT), bits(-LOGISTIC_LIMIT)
         return Unary(op.title, source, y.index, zero_point(x), 0, bits(quantization(x).scales[0]), limit[1], limit[0],
                      LOGISTIC)
+    if op.name == "TANH":
+        return Unary(op.title, source, y.index, zero_point(x), zero_point(y), bits(quantization(x).scales[0]),
+                     bits(-TANH_LIMIT), bits(TANH_LIMIT), TANH.scaled(1 / _TANH_SCALE), odd=True)
+    if op.name == "RSQRT":
+        table = RECIPROCAL_ROOT.scaled(1 / quantization(y).scale)
+        return Unary(op.title, source, y.index, zero_point(x), zero_point(y), bits(quantization(x).scales[0]),
+                     NO_LIMITS["clamp_low"], NO_LIMITS["clamp_high"], table, root=True)
     low, high = clamp(y, _LIMITED_BY[op.name])
     return Unary(op.title, source, y.index, zero_point(x), zero_point(y), bits(unary_multiplier(x, y)), low, high)
 
@@ -191,6 +206,9 @@ def _objection(graph: Graph, op: Operator) -> Verdict | None:
     if op.name == "LOGISTIC" and (quantization(y).scale != 1 / 256 or zero_point(y) != 0):
         return refusal(op, f"its result {y.name} has scale {quantization(y).scale}; the chip gives steps of 1/256.",
                        "Convert with the fixed output range of LOGISTIC.")
+    if op.name == "TANH" and (quantization(y).scale != _TANH_SCALE or quantization(y).zero_point % 128):
+        return refusal(op, f"its result {y.name} has scale {quantization(y).scale}; the chip gives steps of 1/128.",
+                       "Convert with the fixed output range of TANH.")
     return None
 
 
