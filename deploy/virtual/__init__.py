@@ -1,6 +1,6 @@
 """A Coral device made of simulated Edge TPUs: the runtime's rules and errors around the chip simulator."""
 
-from deploy.virtual.bus import BUSES, Bus
+from compiler.beagle.timing.costs import BUSES, Bus
 from deploy.virtual.runtime import VirtualModel, VirtualRuntime
 from deploy.virtual.tpu import Counters, Simulator, TpuRun, VirtualTpu
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compiler.beagle.timing.costs import BUSES, Bus
 from compiler.errors import EtpuError
 from compiler.facts import RUNTIME_VERSION_CURRENT
 from compiler.graph import Tensor, parse_model
+from compiler.package import Executable
 from deploy.errors import NoEdgeTpuError, VirtualDeviceError
-from deploy.virtual.bus import BUSES
 from deploy.virtual.steps import CpuStep, Step, TpuStep, steps_of
-from deploy.virtual.tpu import Simulator, VirtualTpu
+from deploy.virtual.tpu import Simulator, TpuRun, VirtualTpu
 
 Array = npt.NDArray[Any]
 
@@ -41,6 +42,8 @@ class VirtualRuntime:
         ``usb2``, ``usb3`` or ``pcie``.
     simulator:
         Makes a chip.
+    times:
+        How long a program takes on a bus, microseconds; by default what the cycle model says.
     """
 
     simulated = True
@@ -52,12 +55,14 @@ class VirtualRuntime:
         bus: str = "usb3",
         *,
         simulator: Callable[[], Simulator] = chip_simulator,
+        times: Callable[[Executable, Bus], float] | None = None,
     ) -> None:
         if bus not in BUSES:
             raise VirtualDeviceError(f"unknown bus {bus!r}.", advice=f"Choose one of {', '.join(BUSES)}.")
         self.runtime_version = runtime_version
         self.bus = BUSES[bus]
         self._simulator = simulator
+        self._times = times
         self._tpus: dict[int, VirtualTpu] = {}
         self._count = tpus
 
@@ -98,7 +103,7 @@ class VirtualRuntime:
                 f"there is no Edge TPU {index}; this device simulates {self._count}.", code="no_edge_tpu"
             )
         if index not in self._tpus:
-            self._tpus[index] = VirtualTpu(self.runtime_version, self.bus, self._simulator)
+            self._tpus[index] = VirtualTpu(self.runtime_version, self.bus, self._simulator, self._times)
         return self._tpus[index]
 
     def load(self, data: bytes, tpu: int | None) -> VirtualModel:
@@ -115,7 +120,7 @@ class VirtualRuntime:
 
     def run_model(self, data: bytes, inputs: Sequence[bytes], tpu: int = 0) -> list[bytes]:
         """Load a model, run it once and return its outputs."""
-        return self.load(data, tpu).run(inputs)[0]
+        return self.load(data, tpu).run(inputs, timed=False)[0]
 
 
 class VirtualModel:
@@ -153,13 +158,15 @@ class VirtualModel:
         for layer in (*step.package.execution.inputs, *step.package.execution.outputs):
             step.tensor(layer)
 
-    def run(self, inputs: Sequence[bytes]) -> tuple[list[bytes], dict[str, Any]]:
+    def run(self, inputs: Sequence[bytes], *, timed: bool = True) -> tuple[list[bytes], dict[str, Any]]:
         """Run once.
 
         Parameters
         ----------
         inputs:
             Raw tensors in the order of :attr:`inputs`.
+        timed:
+            False: no simulated time is worked out; that of a program costs about as much as its first run.
 
         Returns
         -------
@@ -172,17 +179,18 @@ class VirtualModel:
         host_us = device_us = 0.0
         for step in self._steps:
             start = time.perf_counter_ns()
-            simulated = self._run_step(step, values)
+            ran = self._run_step(step, values)
             elapsed = (time.perf_counter_ns() - start) / 1000.0
             if isinstance(step, CpuStep):
                 host_us += elapsed
-            device_us += simulated
+            if timed and ran is not None and self._tpu is not None:
+                device_us += self._tpu.time_us(ran)
         self._variables.update((index, values[index]) for index in self._variables)
         outputs = [values[tensor.index].tobytes() for tensor in self._outputs]
         return outputs, {"total_us": host_us + device_us, "host_us": host_us, "device_us": device_us}
 
-    def _run_step(self, step: Step, values: dict[int, Array]) -> float:
-        """Run a step, add its results to `values`, return its simulated microseconds."""
+    def _run_step(self, step: Step, values: dict[int, Array]) -> TpuRun | None:
+        """Run a step and add its results to `values`; say what ran on the Edge TPU."""
         try:
             if isinstance(step, TpuStep):
                 assert self._tpu is not None
@@ -192,7 +200,7 @@ class VirtualModel:
             raise
         except (ValueError, RuntimeError) as error:
             raise VirtualDeviceError(f"{step.title} does not run: {error}.") from error
-        return 0.0
+        return None
 
 
 def _zero(tensor: Tensor) -> Array:

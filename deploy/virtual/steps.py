@@ -16,7 +16,7 @@ from compiler.graph.interpreter import TfliteModel
 from compiler.package import Layer, Package, decode_output, encode_input, tensor_name
 from deploy.compiled import packages_in
 from deploy.errors import VirtualDeviceError
-from deploy.virtual.tpu import VirtualTpu
+from deploy.virtual.tpu import TpuRun, VirtualTpu
 
 Array = npt.NDArray[Any]
 
@@ -34,15 +34,15 @@ class TpuStep:
         """How messages call the step."""
         return self.operator.title
 
-    def run(self, tpu: VirtualTpu, values: dict[int, Array]) -> float:
-        """Run on an Edge TPU, add the results to `values`, return the simulated microseconds."""
+    def run(self, tpu: VirtualTpu, values: dict[int, Array]) -> TpuRun:
+        """Run on an Edge TPU and add the results to `values`."""
         executable = self.package.execution
         inputs = {layer.name: encode_input(layer, values[self.tensor(layer).index]) for layer in executable.inputs}
         run = tpu.invoke(self.package, inputs)
         for layer in executable.outputs:
             tensor = self.tensor(layer)
             values[tensor.index] = decode_output(layer, run.outputs[layer.name]).reshape(tensor.shape)
-        return run.device_us
+        return run
 
     def tensor(self, layer: Layer) -> Tensor:
         """Return the tensor of a layer: they have the same name; next values of variable tensors name these.

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from compiler.beagle.timing.costs import Bus
 from compiler.package import Executable, Package
 from deploy.errors import RuntimeTooOldError
-from deploy.virtual.bus import CLOCK_MEGAHERTZ, Bus
 
 
 class SimulatedRun(Protocol):
@@ -58,15 +58,17 @@ class TpuRun:
     ----------
     outputs:
         Host buffers by layer name, as the chip writes them.
-    device_us:
-        Simulated microseconds on chip and bus, writing the cache included.
-    wrote_parameters:
-        Whether the parameter cache had to be written first.
+    programs:
+        What ran: the parameter-caching executable if the cache had to be written, then the execution.
     """
 
     outputs: Mapping[str, bytes]
-    device_us: float
-    wrote_parameters: bool
+    programs: tuple[Executable, ...]
+
+    @property
+    def wrote_parameters(self) -> bool:
+        """Whether the parameter cache had to be written first."""
+        return len(self.programs) > 1
 
 
 class VirtualTpu:
@@ -78,12 +80,16 @@ class VirtualTpu:
         The runtime refuses packages that need a newer one.
     simulator:
         Makes a chip with empty memories.
+    times:
+        How long a program takes, microseconds.
     """
 
-    def __init__(self, runtime_version: int, bus: Bus, simulator: Callable[[], Simulator]) -> None:
+    def __init__(self, runtime_version: int, bus: Bus, simulator: Callable[[], Simulator],
+                 times: Callable[[Executable, Bus], float] | None = None) -> None:
         self.runtime_version = runtime_version
         self.bus = bus
         self._switch_on = simulator
+        self._times = times or simulated_us
         self._chip = simulator()
         self._token = 0
         self._cached: dict[int, Package] = {}
@@ -111,10 +117,12 @@ class VirtualTpu:
         """
         self.check(package)
         caching = self._prepare(package)
-        micros = self._write_cache(caching) if caching else 0.0
-        outputs, execution_us = self._execute(package.execution, inputs)
+        if caching is not None:
+            self._chip.run(caching, {})
+            self._writes += 1
+        outputs = self._chip.run(package.execution, inputs).outputs
         self._invocations += 1
-        return TpuRun(outputs, micros + execution_us, caching is not None)
+        return TpuRun(outputs, (*([] if caching is None else [caching]), package.execution))
 
     def _prepare(self, package: Package) -> Executable | None:
         """Bring the cache's books in order; return the executable that must fill it first, if one must.
@@ -139,28 +147,13 @@ class VirtualTpu:
         self._cached = {}
         self._token = token
 
-    def _write_cache(self, executable: Executable) -> float:
-        _, micros = self._execute(executable, {})
-        self._writes += 1
-        return micros
-
-    def _execute(self, executable: Executable, inputs: Mapping[str, bytes]) -> tuple[Mapping[str, bytes], float]:
-        """Run an executable. Parameters stream in while the chip computes; activations go before and after.
-
-        The chip's own time is what the compiler estimated. Where an executable states no estimate
-        only the bus counts, which is nearly all for networks of fully-connected layers.
-        """
-        run = self._chip.run(executable, inputs)
-        instructions = sum(len(chunk.data) for chunk in executable.chunks)
-        activations = sum(map(len, inputs.values())) + sum(map(len, run.outputs.values()))
-        streaming = self.bus.transfer_us(len(executable.parameters))
-        micros = (
-            self.bus.overhead_us
-            + self.bus.transfer_us(instructions + activations)
-            + max(streaming, _estimated_cycles(executable) / CLOCK_MEGAHERTZ)
-        )
-        return run.outputs, micros
+    def time_us(self, run: TpuRun) -> float:
+        """Return the simulated microseconds of an inference on chip and bus, writing the cache included."""
+        return sum(self._times(program, self.bus) for program in run.programs)
 
 
-def _estimated_cycles(executable: Executable) -> int:
-    return executable.estimated_cycles_64bit or executable.estimated_cycles
+def simulated_us(program: Executable, bus: Bus) -> float:
+    """Return what the cycle model (docs/cycle-model.md) says, at the clock of libedgetpu1-max."""
+    from compiler.beagle.timing import Costs, latency_us
+
+    return latency_us(program, bus, Costs())

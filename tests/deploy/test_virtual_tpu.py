@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pytest
+from small_networks import Layers
 
+from compiler.beagle.simulator import Machine
+from compiler.beagle.timing import BUSES, Bus, estimate
+from compiler.compile import compile_model
+from compiler.graph import parse_model
 from compiler.package import Executable, ExecutableType, InstructionChunk, Package
+from compiler.package.container import packages_of
 from deploy.errors import RuntimeTooOldError
-from deploy.virtual.bus import BUSES, CLOCK_MEGAHERTZ
 from deploy.virtual.tpu import Counters, VirtualTpu
 
 
@@ -100,18 +105,34 @@ def test_newer_package_is_refused_in_the_runtimes_words(tpu: VirtualTpu, chips: 
     tpu.invoke(package("b", 7, version=13), {})
 
 
-def test_simulated_time(tpu: VirtualTpu) -> None:
-    bus = BUSES["usb3"]
-    model = package("a", 7, cached=1 << 20)
-    first, warm = tpu.invoke(model, {"in": bytes(36)}), tpu.invoke(model, {"in": bytes(36)})
-    assert warm.device_us == pytest.approx(bus.overhead_us + 200 / bus.bytes_per_us + 50_000 / CLOCK_MEGAHERTZ)
-    written = bus.overhead_us + (64 + (1 << 20)) / bus.bytes_per_us
-    assert first.device_us == pytest.approx(warm.device_us + written)
-    streaming = tpu.invoke(package("s", 9, streamed=8 << 20), {})
-    assert streaming.device_us > (8 << 20) / bus.bytes_per_us
+def test_the_first_inference_takes_the_time_of_the_cache_too(chips: Chips) -> None:
+    def times(program: Executable, bus: Bus) -> float:
+        return len(program.parameters) / bus.to_chip + 3.0
+
+    tpu = VirtualTpu(14, BUSES["usb2"], chips, times)
+    model = package("a", 7, cached=1000, streamed=200)
+    first, warm = (tpu.time_us(tpu.invoke(model, {})) for _ in range(2))
+    assert warm == pytest.approx(200 / BUSES["usb2"].to_chip + 3.0)
+    assert first == pytest.approx(warm + 1000 / BUSES["usb2"].to_chip + 3.0)
+
+
+def test_time_is_that_of_the_cycle_model() -> None:
+    """A dense layer of 9000 x 100 is never cached: its bytes take their time on every bus."""
+    b = Layers()
+    compiled = compile_model(b.model(b.dense(b.dense(b.input(9000), 100), 50)))
+    (_, own), = packages_of(parse_model(compiled.data))
+    took = {}
+    for name, bus in BUSES.items():
+        tpu = VirtualTpu(14, bus, Machine)
+        inputs = {layer.name: bytes(layer.size) for layer in own.execution.inputs}
+        first, warm = (tpu.time_us(tpu.invoke(own, inputs)) for _ in range(2))
+        assert first > warm > len(own.execution.parameters) / bus.to_chip
+        assert (warm, first) == (estimate(own, bus).warm_us, estimate(own, bus).first_us)
+        took[name] = warm
+    assert took["usb2"] > 5 * max(took["usb3"], took["pcie"])
 
 
 def test_rates_agree_with_what_was_published() -> None:
     """VGG19 on the official benchmark page: 308 ms on USB 3, 357 ms on the Dev Board, about 136 MB streamed."""
-    assert BUSES["usb3"].transfer_us(136_000_000) == pytest.approx(308_000, rel=0.05)
-    assert BUSES["pcie"].transfer_us(136_000_000) == pytest.approx(357_000, rel=0.05)
+    assert 136_000_000 / BUSES["usb3"].to_chip == pytest.approx(308_000, rel=0.05)
+    assert 136_000_000 / BUSES["pcie"].to_chip == pytest.approx(357_000, rel=0.05)

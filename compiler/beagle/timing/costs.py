@@ -31,7 +31,7 @@ class Costs:
 PER_ELEMENT: dict[Work, float] = {
     Work.SCALAR: 4.0,
     Work.FENCE: 20.0,
-    Work.COMPUTE: 2.86,
+    Work.COMPUTE: 2.96,
     Work.RING_SEND: 4.0,
     Work.RING_RECEIVE: 0.0,
     Work.WIDE_TO_NARROW: 1 / 16,
@@ -66,8 +66,9 @@ class Bus:
     overhead_us: float
 
 
+# PCIe is fitted, USB taken from other published figures: docs/cycle-model.md.
 BUSES = {bus.name: bus for bus in (
     Bus("usb2", to_chip=30.0, to_host=30.0, transfer_us=20.0, overhead_us=230.0),
-    Bus("usb3", to_chip=381.0, to_host=400.0, transfer_us=2.3, overhead_us=70.0),
-    Bus("pcie", to_chip=380.0, to_host=380.0, transfer_us=1.0, overhead_us=40.0),
+    Bus("usb3", to_chip=440.0, to_host=183.0, transfer_us=2.3, overhead_us=68.0),
+    Bus("pcie", to_chip=383.0, to_host=183.0, transfer_us=1.0, overhead_us=68.0),
 )}

@@ -52,7 +52,7 @@ def schedule(trace: Trace, costs: Costs, bus: Bus) -> Schedule:
             if at > begins:
                 begins = at
         took = per[step.work] * step.amount
-        if step.first or step.work >= Work.TO_CHIP:
+        if step.first or step.work is Work.TO_CHIP:
             took += start[step.work]
         work.append(took)
         ends = begins + took

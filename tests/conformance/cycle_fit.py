@@ -1,0 +1,136 @@
+"""The fit of the cycle model's constants to measured latencies, and how good its predictions are.
+
+Run as a program (``PYTHONPATH=tests python tests/conformance/cycle_fit.py``) it rebuilds every second network of the
+published series, fits the constants to every second one of these and prints them with the figures of both halves;
+that takes about half an hour. ``docs/cycle-model.md`` states what came out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from measured_latencies import SAMPLED, Row, rows
+
+from compiler.beagle.simulator import Machine
+from compiler.beagle.timing import BUSES, Costs, Trace, record, schedule
+from compiler.beagle.timing.trace import Work
+from compiler.compile import CompileOptions, compile_model
+from compiler.errors import EtpuError
+from compiler.graph import parse_model
+from compiler.package.container import packages_of
+
+Floats = npt.NDArray[np.float64]
+_SAME_PROGRAM = 0.05
+"""Streamed bytes of our program and of the measured one may differ by so much: padding."""
+_STEP = np.log(1.05)
+_LARGEST_MOVE = 0.7
+_NOISE = 0.02
+"""Below this residual (of the logarithm) rows weigh the same; above it they weigh less, as in a median."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A row with the trace of its network."""
+
+    row: Row
+    trace: Trace
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well latencies are predicted: median absolute error, Spearman's rank correlation."""
+
+    rows: int
+    median_error: float
+    rank_correlation: float
+
+    @classmethod
+    def of(cls, predicted: Floats, measured: Floats) -> Quality:
+        """Compare predictions with measurements."""
+        places = [np.argsort(np.argsort(values)) for values in (predicted, measured)]
+        return cls(len(measured), float(np.median(np.abs(predicted / measured - 1))), float(np.corrcoef(*places)[0, 1]))
+
+
+def recorded(row: Row) -> Recorded | None:
+    """Compile a row's network and record its program; None when another program was measured.
+
+    That is where an operator stays on the CPU here, or other layers are streamed than in the measured program.
+    """
+    try:
+        compiled = compile_model(row.network.build(), CompileOptions(token=1))
+    except EtpuError:
+        return None
+    packages = packages_of(parse_model(compiled.data))
+    if compiled.on_cpu or len(packages) != 1:
+        return None
+    program = packages[0][1].execution
+    streamed = len(program.parameters)
+    if row.off_chip is not None and abs(row.off_chip - streamed) > _SAME_PROGRAM * max(row.off_chip, streamed):
+        return None
+    inputs = {layer.name: bytes(layer.size) for layer in program.inputs}
+    return Recorded(row, record(Machine(computes=False), program, inputs))
+
+
+def constants() -> dict[str, float]:
+    """Return the constants in use that are fitted."""
+    bus = BUSES["pcie"]
+    return {"compute": Costs().per_element[Work.COMPUTE], "to_chip": bus.to_chip, "to_host": bus.to_host,
+            "overhead_us": bus.overhead_us}
+
+
+def milliseconds(networks: Sequence[Recorded], values: Mapping[str, float]) -> Floats:
+    """Predict latencies on PCIe with given constants."""
+    given = dict(values)
+    costs = replace(Costs(), per_element={**Costs().per_element, Work.COMPUTE: given.pop("compute")})
+    bus = replace(BUSES["pcie"], **given)
+    return np.asarray([schedule(n.trace, costs, bus).total_us / 1000 for n in networks])
+
+
+def measured(networks: Sequence[Recorded]) -> Floats:
+    """Return the measured latencies."""
+    return np.asarray([n.row.milliseconds for n in networks])
+
+
+def fit(networks: Sequence[Recorded], start: Mapping[str, float], rounds: int = 4) -> dict[str, float]:
+    """Fit constants by their logarithms: Gauss and Newton, absolute residuals."""
+    values, target = dict(start), measured(networks)
+
+    def residuals(at: Mapping[str, float]) -> Floats:
+        return np.asarray(np.log(milliseconds(networks, at) / target))
+
+    for _ in range(rounds):
+        now = residuals(values)
+        slopes = np.stack([(residuals({**values, k: values[k] * float(np.exp(_STEP))}) - now) / _STEP for k in values], 1)
+        move = np.zeros(len(values))
+        for _ in range(20):
+            weight = np.maximum(np.abs(now + slopes @ move), _NOISE) ** -0.5
+            damped = np.vstack([slopes * weight[:, None], 0.05 * np.eye(len(values))])
+            move = np.linalg.lstsq(damped, np.concatenate([-now * weight, np.zeros(len(values))]), rcond=None)[0]
+            move = np.clip(move, -_LARGEST_MOVE, _LARGEST_MOVE)
+        values = {k: values[k] * float(np.exp(step)) for k, step in zip(values, move, strict=True)}
+    return values
+
+
+def halves(networks: Sequence[Recorded]) -> tuple[Sequence[Recorded], Sequence[Recorded]]:
+    """Return the rows that are fitted and those that are predicted."""
+    return [n for n in networks if n.row.fitted], [n for n in networks if not n.row.fitted]
+
+
+def main() -> None:
+    """Fit and print."""
+    found = [r for r in map(recorded, rows()[::SAMPLED]) if r is not None]
+    fitted, predicted = halves(found)
+    values = fit(fitted, constants())
+    print({k: round(v, 2) for k, v in values.items()})
+    for name, half in (("fitted", fitted), ("predicted", predicted)):
+        print(name, Quality.of(milliseconds(half, values), measured(half)),
+              "with the constants in use", Quality.of(milliseconds(half, constants()), measured(half)))
+
+
+__all__ = ["Quality", "Recorded", "constants", "fit", "halves", "measured", "milliseconds", "recorded"]
+
+if __name__ == "__main__":
+    main()
