@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# the modules beside this file that its tests use
+sys.path.insert(0, str(Path(__file__).parent))
 
 CORPUS = Path(__file__).resolve().parents[2].parent / "shared" / "corpus"
 

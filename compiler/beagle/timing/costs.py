@@ -31,7 +31,7 @@ class Costs:
 PER_ELEMENT: dict[Work, float] = {
     Work.SCALAR: 4.0,
     Work.FENCE: 20.0,
-    Work.COMPUTE: 2.96,
+    Work.COMPUTE: 2.23,
     Work.RING_SEND: 4.0,
     Work.RING_RECEIVE: 0.0,
     Work.WIDE_TO_NARROW: 1 / 16,
@@ -69,6 +69,6 @@ class Bus:
 # PCIe is fitted, USB taken from other published figures: docs/cycle-model.md.
 BUSES = {bus.name: bus for bus in (
     Bus("usb2", to_chip=30.0, to_host=30.0, transfer_us=20.0, overhead_us=230.0),
-    Bus("usb3", to_chip=440.0, to_host=183.0, transfer_us=2.3, overhead_us=68.0),
-    Bus("pcie", to_chip=383.0, to_host=183.0, transfer_us=1.0, overhead_us=68.0),
+    Bus("usb3", to_chip=440.0, to_host=146.0, transfer_us=2.3, overhead_us=69.0),
+    Bus("pcie", to_chip=383.0, to_host=146.0, transfer_us=1.0, overhead_us=69.0),
 )}

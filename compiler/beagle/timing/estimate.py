@@ -123,7 +123,7 @@ def estimate(package: Package, bus: Bus | str = "usb3", *, costs: Costs | None =
         chosen.name, times.total_us, cache_us, sum(len(chunk.data) for chunk in execution.chunks),
         sum(layer.size for layer in execution.inputs), sum(layer.size for layer in execution.outputs),
         len(execution.parameters), 0 if caching is None else len(caching.parameters),
-        _shares(part_times(times, parts))))
+        _shares(part_times(times, parts), times.total_us - chosen.overhead_us)))
 
 
 def latency_us(executable: Executable, bus: Bus, costs: Costs) -> float:
@@ -150,11 +150,11 @@ def _keep(key: tuple[object, ...], value: _Value) -> _Value:
     return value
 
 
-def _shares(parts: Sequence[PartTime]) -> tuple[OperatorCost, ...]:
-    """Add up the parts of each operator."""
+def _shares(parts: Sequence[PartTime], end_us: float) -> tuple[OperatorCost, ...]:
+    """Add up the parts of each operator; what comes behind all of them until the end serves none."""
     found: dict[str, OperatorCost] = {}
     reached = 0.0
-    for part in parts:
+    for part in (*parts, PartTime("", end_us, end_us, 0.0, 0.0, 0)):
         old = found.get(part.heading, OperatorCost(part.heading, 0.0, 0.0, 0.0, 0))
         later = max(part.end_us - reached, 0.0)
         reached = max(reached, part.end_us)

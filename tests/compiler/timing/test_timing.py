@@ -83,4 +83,7 @@ def test_reports_agree_with_the_schedule(trace: Trace) -> None:
     events = json.loads(json.dumps(chrome_trace(times)))["traceEvents"]
     spans = [e for e in events if e["ph"] == "X"]
     assert spans
+    assert {e["ph"] for e in events} == {"M", "X"}
+    named = {(e["pid"], e["tid"]) for e in events if e["name"] == "thread_name"}
+    assert all((e["pid"], e["tid"]) in named and e["name"] and e["ts"] >= 0 and e["dur"] >= 0 for e in spans)
     assert max(e["ts"] + e["dur"] for e in spans) <= times.total_us
