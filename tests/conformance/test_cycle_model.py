@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from cycle_fit import Quality, constants, halves, measured, milliseconds, recorded
 from measured_latencies import REFERENCE, SAMPLED, rows
@@ -9,6 +11,7 @@ from small_networks import EVERYTHING
 
 from compiler.beagle.timing import BUSES
 
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "cycle-model.md"
 _WIDEST = {"dense": 1500, "convolutions": 170}
 """Wider networks take long to record; they run with ETPU_TEST_EVERYTHING."""
 _EVERY = {"dense": 4, "convolutions": 1}
@@ -37,6 +40,9 @@ def test_latencies_are_predicted() -> None:
     print(quality)
     assert quality.median_error <= 0.15
     assert quality.rank_correlation >= 0.95
+    if EVERYTHING:
+        stated = f"| predicted | {quality.rows} | {100 * quality.median_error:.1f} % | {quality.rank_correlation:.3f} |"
+        assert stated in DOCUMENT.read_text()
 
 
 def test_networks_of_the_official_page() -> None:
