@@ -88,6 +88,20 @@ class Window:
         return Span(first, (out.stop - 1) * self.stride - self.before + self.reach)
 
 
+@dataclass(frozen=True)
+class Several(Window):
+    """What several windows read together."""
+
+    windows: tuple[Window, ...] = ()
+
+    def needed(self, out: Span) -> Span:
+        """Input rows for output rows."""
+        need = Span(0, 0)
+        for window in self.windows:
+            need = need.hull(window.needed(out))
+        return need
+
+
 IDENTITY = Window()
 
 

@@ -16,9 +16,8 @@ Origins = npt.NDArray[np.int64]
 """Shape (rows, columns, channels): the number of the element in the operand, or -1 for padding."""
 PADDING = -1
 _OPERAND = {"SPLIT": 1}
-_CONSTANTS = {"PAD": (1,), "SLICE": (1, 2), "SPLIT": (0,), "STRIDED_SLICE": (1, 2, 3), "TILE": (1,), "TRANSPOSE": (1,)}
-MOVING = frozenset([*_CONSTANTS, "DEPTH_TO_SPACE", "SPACE_TO_DEPTH"])
-"""Operators whose origins are known."""
+_CONSTANTS = {"PAD": (1,), "RESIZE_NEAREST_NEIGHBOR": (1,), "SLICE": (1, 2), "SPLIT": (0,),
+              "STRIDED_SLICE": (1, 2, 3), "TILE": (1,), "TRANSPOSE": (1,)}
 
 
 def operand_of(op: Operator) -> int:
@@ -54,6 +53,9 @@ def _move(graph: Graph, op: Operator, x: Origins) -> list[Origins]:
     if op.name == "PAD":
         pads = numbers(1)
         return [np.pad(x, list(zip(pads[::2], pads[1::2], strict=True)), constant_values=PADDING)]
+    if op.name == "RESIZE_NEAREST_NEIGHBOR":
+        rows, columns = (_nearest(op.options, x.shape[axis], y.shape[axis]) for axis in (1, 2))
+        return [x[:, rows[:, None], columns]]
     if op.name == "SLICE":
         return [x[tuple(slice(b, b + n) for b, n in zip(numbers(1), y.shape, strict=True))]]
     if op.name == "SPLIT":
@@ -71,6 +73,18 @@ def _move(graph: Graph, op: Operator, x: Origins) -> list[Origins]:
     else:
         parts = x.reshape(n, rows, columns, block, block, channels // block**2)
     return [parts.transpose(0, 1, 3, 2, 4, 5).reshape(y.shape)]
+
+
+def _nearest(options: Any, source: int, target: int) -> Origins:
+    """Return the nearest input row of each output row, in float32 as TensorFlow Lite computes it."""
+    if options.alignCorners and target > 1:
+        scale = np.float32(source - 1) / np.float32(target - 1)
+    else:
+        scale = np.float32(source) / np.float32(target)
+    half = np.float32(0.5)
+    places = (np.arange(target, dtype=np.float32) + (half if options.halfPixelCenters else np.float32(0))) * scale
+    whole = np.floor(places + half if options.alignCorners else places)
+    return np.asarray(np.clip(whole, 0, source - 1), np.int64)
 
 
 def _strided(x: Origins, options: Any, begin: Sequence[int], end: Sequence[int], strides: Sequence[int]) -> Origins:
@@ -133,4 +147,4 @@ def window_of(places: Sequence[int], length: int) -> Window | None:
     return window if agrees and stride >= 0 else None
 
 
-__all__ = ["MOVING", "PADDING", "Origins", "missing_constant", "operand_of", "origins_of", "separated", "window_of"]
+__all__ = ["PADDING", "Origins", "missing_constant", "operand_of", "origins_of", "separated", "window_of"]

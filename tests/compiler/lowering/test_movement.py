@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networks import Net, check
 
+from compiler.compile import compile_model
 from compiler.facts import TILES
 from compiler.graph.build import GraphBuilder
 from compiler.lowering.spatial.gather import beyond, parcels
@@ -47,6 +48,17 @@ NETWORKS: dict[str, Callable[[], Net]] = {
                                                                                  (1, 1, 1, 2))),
     "one pixel on all tiles": lambda: moved((1, 1, 20), lambda b, x: b.tile(x, (1, 7, 6, 1))).conv(6),
     "joined, 3 + 5 + 70": lambda: joined(Net((9, 9, 8)), (3, 5, 70)).conv(6),
+    "bilinear, half pixels": lambda: moved((7, 5, 6), lambda b, x: b.resize_bilinear(x, 14, 10, half_pixel_centers=True)),
+    "bilinear, corners": lambda: moved((9, 5, 8), lambda b, x: b.resize_bilinear(x, 17, 9, align_corners=True)).conv(8),
+    "bilinear, four times": lambda: moved((5, 6, 8), lambda b, x: b.resize_bilinear(x, 20, 24)),
+    "bilinear, tiny": lambda: moved((2, 2, 8), lambda b, x: b.resize_bilinear(x, 4, 4, half_pixel_centers=True)),
+    "bilinear, half the size": lambda: moved((16, 15, 8), lambda b, x: b.resize_bilinear(x, 8, 15, half_pixel_centers=True)),
+    "nearest": lambda: moved((7, 5, 6), lambda b, x: b.resize_nearest(x, 14, 15, half_pixel_centers=True)).conv(8),
+    "nearest, corners": lambda: moved((8, 8, 6), lambda b, x: b.resize_nearest(x, 16, 16, align_corners=True)),
+    "nearest, 3/2": lambda: moved((8, 8, 6), lambda b, x: b.resize_nearest(x, 12, 12)),
+    "tiled": lambda: moved((3, 2, 6), lambda b, x: b.tile(x, (1, 3, 5, 1))),
+    "joined rows": lambda: joined(Net((5, 6, 8)), (6, 6), 1).conv(8),
+    "joined columns": lambda: joined(Net((5, 3, 8)), (6, 6, 6), 2),
     "joined, four bytes of a word": lambda: joined(Net((9, 9, 8)), (1, 1, 1, 2)),
 }
 SPLITS = {"rows": (9, 8, 12, 3, 1), "columns": (9, 8, 12, 4, 2), "channels": (9, 8, 12, 3, 3), "odd": (9, 8, 9, 3, -1)}
@@ -64,9 +76,29 @@ def test_moved_images_compute_the_right_values(name: str) -> None:
     check(NETWORKS[name]().model())
 
 
-@pytest.mark.parametrize("name", ["7x7 to 1x1", "more padding than image", "small pools", "joined, 3 + 5 + 70"])
+@pytest.mark.parametrize("name", ["7x7 to 1x1", "more padding than image", "small pools", "joined, 3 + 5 + 70",
+                                  "bilinear, half pixels", "nearest", "joined columns"])
 def test_any_order_of_engines_gives_the_same_outputs_and_the_judge_finds_nothing(name: str) -> None:
     check(NETWORKS[name]().model(), seeds=(1, 2), judge=True)
+
+
+def test_what_a_resize_copies_beyond_the_border_is_no_padding() -> None:
+    net = Net((8, 8, 6)).conv(4)
+    larger = net.b.resize_bilinear(net.x, 16, 16, half_pixel_centers=True)
+    check(net.finish([larger, net.conv(5).x]))
+
+
+def test_an_operand_may_be_joined_twice() -> None:
+    net = Net((5, 6, 8))
+    first = net.x
+    check(net.at(net.b.concatenation([first, net.conv(8).x, first], axis=1, scale=0.9, zero_point=3)).model())
+
+
+def test_resizes_between_the_steps_of_the_unit_stay_on_the_cpu() -> None:
+    net = Net((13, 13, 8)).conv(8)
+    compiled = compile_model(net.at(net.b.resize_bilinear(net.x, 26, 26, align_corners=True)).model())
+    assert compiled.on_cpu == 1
+    assert "multiples of 1/25" in next(v.reason for v in compiled.mapped.verdicts if v.reason)
 
 
 SPANS = st.integers(1, 9)

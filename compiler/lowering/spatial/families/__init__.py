@@ -13,6 +13,7 @@ from compiler.lowering.spatial.families.multiplication import MULTIPLICATION
 from compiler.lowering.spatial.families.padding import PADDING
 from compiler.lowering.spatial.families.pooling import MEAN, POOL
 from compiler.lowering.spatial.families.prelu import PRELU
+from compiler.lowering.spatial.families.resize import RESIZE
 from compiler.lowering.spatial.families.selection import SELECTION
 from compiler.lowering.spatial.families.unary import UNARY
 
@@ -34,6 +35,8 @@ FAMILIES: Mapping[str, Family] = {
     "RELU": UNARY,
     "RELU6": UNARY,
     "RELU_N1_TO_1": UNARY,
+    "RESIZE_BILINEAR": RESIZE,
+    "RESIZE_NEAREST_NEIGHBOR": SELECTION,
     "RSQRT": UNARY,
     "SLICE": SELECTION,
     "SPLIT": SELECTION,

@@ -1,4 +1,4 @@
-"""CONCATENATION: joins images channel by channel: each operand is copied to its place, rescaled on the way."""
+"""CONCATENATION: joins images by rows, columns or channels: each operand is copied to its place, rescaled on the way."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from itertools import accumulate
 from typing import ClassVar
 
 from compiler.facts import TILES
-from compiler.graph import Graph, Operator
+from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import bits, clamp, unary_multiplier, zero_point
-from compiler.lowering.builder import LAYER_COUNTERS
+from compiler.lowering.builder import LAYER_COUNTERS, Values
 from compiler.lowering.lowered import refusal
+from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.context import Context, image_of
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.family import Family
@@ -23,9 +24,47 @@ from compiler.lowering.spatial.families.unary import (
     apply_to_words,
     build_identity,
 )
-from compiler.lowering.spatial.geometry import IDENTITY, by_content
+from compiler.lowering.spatial.geometry import IDENTITY, Activation, Several, Span, Window, by_content
 from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.mapping import Verdict
+
+_CHANNELS = 2
+
+
+@dataclass(frozen=True)
+class Place(Window):
+    """Rows (or columns) ``first`` to ``first + length`` of a result, which are all rows of an operand."""
+
+    first: int = 0
+    length: int = 0
+
+    def indices(self, out: Span) -> Span:
+        """Return which rows of the result are the operand's, in a part of it."""
+        start = max(out.start, self.first)
+        return Span(start, max(min(out.stop, self.first + self.length), start))
+
+    def needed(self, out: Span) -> Span:
+        """Input rows for output rows."""
+        found = self.indices(out)
+        return Span(found.start - self.first, found.stop - self.first) if len(found) else Span(0, 0)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """An operand and its place in the result.
+
+    Attributes
+    ----------
+    copy:
+        How values are rescaled.
+    channel:
+        First channel of the result, a multiple of four.
+    """
+
+    copy: Unary
+    rows: Place
+    columns: Place
+    channel: int
 
 
 @dataclass(frozen=True)
@@ -35,19 +74,27 @@ class Concatenation(Layer):
     Attributes
     ----------
     parts:
-        Copy of each operand; all have the same target.
+        The operands; all have the same target.
+    axis:
+        Rows, columns or channels: 0, 1, 2.
     """
 
     name: str
-    parts: tuple[Unary, ...]
+    parts: tuple[Piece, ...]
     target: int
+    axis: int
 
     banded: ClassVar[bool] = False
 
     @property
+    def moves(self) -> bool:  # type: ignore[override]
+        """Rows and columns come to lie on other tiles."""
+        return self.axis != _CHANNELS
+
+    @property
     def sources(self) -> tuple[int, ...]:
         """The operands."""
-        return tuple(p.source for p in self.parts)
+        return tuple(p.copy.source for p in self.parts)
 
     def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
         """Return the row of the identity matrix."""
@@ -59,44 +106,59 @@ class Concatenation(Layer):
         del scenes
         return 4 * CONSTANT_WORDS
 
+    def windows_of(self, source: int) -> Windows:
+        """Return the rows and columns of an operand."""
+        if not self.moves:
+            return IDENTITY, IDENTITY
+        parts = [p for p in self.parts if p.copy.source == source]
+        return Several(windows=tuple(p.rows for p in parts)), Several(windows=tuple(p.columns for p in parts))
+
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Write the identity matrix and a copy per operand."""
         b, target = emission.b, activations[self.target]
+        if self.moves:
+            for source in self.sources:
+                emission.exchange(source, activations[source])
+            b.barrier()
         b.tile_fence(reset=LAYER_COUNTERS)
         build_identity(b, emission.constants[self.name])
-        channel = 0
         for part in self.parts:
-            source = activations[part.source]
-            values = {}
-            for tile in range(TILES):
-                rows, columns = target.own(tile)
-                if len(rows) and len(columns):
-                    a, c = source.slab(tile), target.slab(tile)
-                    first = source.address + a.offset(rows.start, columns.start)
-                    values[tile] = apply_to_words(part, first, (4, a.pixel, a.pitch),
-                                                  target.own_address(tile) + channel, (4, c.pixel, c.pitch),
-                                                  (a.pixel // 4, len(columns), len(rows)))
-            for tiles, fields in by_content(values):
+            values = {t: _copy(part, activations[part.copy.source], target, t) for t in range(TILES)}
+            for tiles, fields in by_content({t: v for t, v in values.items() if v}):
                 b.tile("tensor_op", tiles, dict(fields))
-            channel += source.image.padded
         emission.reset()
+
+
+def _copy(part: Piece, source: Activation, target: Activation, tile: int) -> Values:
+    own = target.own(tile)
+    rows, columns = (place.indices(span) for place, span in zip((part.rows, part.columns), own, strict=True))
+    if not len(rows) or not len(columns):
+        return {}
+    a, c = source.slab(tile), target.slab(tile)
+    first = source.address + a.offset(rows.start - part.rows.first, columns.start - part.columns.first)
+    return apply_to_words(part.copy, first, (4, a.pixel, a.pitch),
+                          target.address + c.offset(rows.start, columns.start) + part.channel, (4, c.pixel, c.pitch),
+                          (a.pixel // 4, len(columns), len(rows)))
 
 
 def _read(context: Context, op: Operator) -> list[Layer]:
     """Operands stand side by side; where their channels are no multiple of four, gaps between them are closed then."""
     graph, y = context.graph, context.graph.output(op)
     images = [image_of(graph.tensors[t]) for t in op.inputs]
-    gaps = any(image.channels % 4 for image in images[:-1])
+    axis = _axis(y, op)
+    gaps = axis == _CHANNELS and any(image.channels % 4 for image in images[:-1])
     joined = y
     if gaps:
         joined = context.between(y, (*y.shape[:-1], sum(image.padded for image in images)), "with gaps")
     low, high = clamp(y, 0)
-    parts = []
-    for i, t in enumerate(op.inputs):
+    parts, at = [], [0, 0, 0]
+    for i, (t, image) in enumerate(zip(op.inputs, images, strict=True)):
         x = graph.tensors[t]
-        parts.append(Unary(f"{op.title} operand {i}", context.resolve(t), joined.index, zero_point(x), zero_point(y),
-                           bits(unary_multiplier(x, y)), low, high))
-    layers: list[Layer] = [Concatenation(f"{op.title} with gaps" if gaps else op.title, tuple(parts), joined.index)]
+        copy = Unary(f"{op.title} operand {i}", context.resolve(t), joined.index, zero_point(x), zero_point(y),
+                     bits(unary_multiplier(x, y)), low, high)
+        parts.append(Piece(copy, Place(first=at[0], length=image.height), Place(first=at[1], length=image.width), at[2]))
+        at[axis] += (image.height, image.width, image.padded)[axis]
+    layers: list[Layer] = [Concatenation(f"{op.title} with gaps" if gaps else op.title, tuple(parts), joined.index, axis)]
     if gaps:
         starts = [0, *accumulate(image.padded for image in images)]
         channels = [start + c for start, image in zip(starts, images, strict=False) for c in range(image.channels)]
@@ -104,13 +166,18 @@ def _read(context: Context, op: Operator) -> list[Layer]:
     return layers
 
 
+def _axis(y: Tensor, op: Operator) -> int:
+    """Return the joined dimension: 0 for rows, 1 for columns, 2 for channels; negative for others."""
+    return int(op.options.axis) % len(y.shape) - len(y.shape) + 3
+
+
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
     xs, y = [graph.tensors[t] for t in op.inputs], graph.output(op)
     if any(x.is_constant or x.type is not y.type or x.quantization is None for x in xs) or y.quantization is None:
         return refusal(op, "joins a constant or tensors of several types.")
-    if len(y.shape) != 4 or op.options.axis % 4 != 3 or op.options.fusedActivationFunction:
-        return refusal(op, f"joins along dimension {op.options.axis} of {y.name} of shape {list(y.shape)}; only channels of "
-                           "images are joined.")
+    if _axis(y, op) < 0 or op.options.fusedActivationFunction:
+        return refusal(op, f"joins along dimension {op.options.axis} of {y.name} of shape {list(y.shape)}, or has a fused "
+                           "activation; only rows, columns and channels of images are joined.")
     return None
 
 

@@ -1,4 +1,4 @@
-"""SLICE, STRIDED_SLICE, SPLIT, PAD, TILE of one pixel: each result takes its element from one place.
+"""SLICE, STRIDED_SLICE, SPLIT, PAD, TILE, RESIZE_NEAREST_NEIGHBOR: each result takes its element from one place.
 
 Whole pixels are copied. Where channels move within words, the official compiler multiplies with a
 matrix of zeros and ones: a convolution of size 1x1.
@@ -19,7 +19,9 @@ from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.context import Context, extent_of, image_of, most_pixels
 from compiler.lowering.spatial.families.convolution import Convolution
 from compiler.lowering.spatial.families.family import Family
+from compiler.lowering.spatial.families.spread import Lane, Part, Spread, lanes_of
 from compiler.lowering.spatial.families.unary import Shift
+from compiler.lowering.spatial.geometry import IDENTITY
 from compiler.lowering.spatial.layer import Layer
 from compiler.lowering.spatial.origins import (
     PADDING,
@@ -32,6 +34,9 @@ from compiler.lowering.spatial.origins import (
 )
 from compiler.lowering.spatial.weights import Kernel, convolution_kernel
 from compiler.mapping import Status, Verdict
+
+MOST_LANES = 8
+"""Rows of a result that come from rows at different distances: the most that are tried."""
 
 
 def selecting_kernel(taps: Sequence[Sequence[int]], shape: tuple[int, int, int], x: Tensor, y: Tensor) -> Kernel:
@@ -87,15 +92,25 @@ def take(name: str, source: int, x: Tensor, target: int, y: Tensor, origins: Ori
     parts = separated(origins, extent)
     if parts is None:
         return None
-    rows, columns = window_of(parts[0], extent[0]), window_of(parts[1], extent[1])
-    if rows is None or columns is None:
-        return None
     channels = parts[2]
     first = channels[0]
     aligned = first % 4 == 0 and (len(channels) % 4 == 0 or len(channels) == extent[2])
-    if aligned and channels == list(range(first, first + len(channels))):
-        return copy_pixels(name, source, x, target, y, (rows, columns), first)
-    return select_channels(name, source, x, target, y, channels, (rows, columns))
+    whole = aligned and channels == list(range(first, first + len(channels)))
+    rows, columns = window_of(parts[0], extent[0]), window_of(parts[1], extent[1])
+    if rows is not None and columns is not None:
+        if whole:
+            return copy_pixels(name, source, x, target, y, (rows, columns), first)
+        return select_channels(name, source, x, target, y, channels, (rows, columns))
+    lanes = [_shortest_lanes(places) for places in parts[:2]]
+    if not whole or None in lanes:
+        return None
+    spread = tuple(Part(r, c, first) for r in lanes[0] or () for c in lanes[1] or ())
+    return Spread(name, copy_pixels(name, source, x, target, y, (IDENTITY, IDENTITY)), spread)
+
+
+def _shortest_lanes(places: Sequence[int]) -> tuple[Lane, ...] | None:
+    found = (lanes_of(places, period) for period in range(1, MOST_LANES + 1))
+    return next((lanes for lanes in found if lanes is not None), None)
 
 
 def read_moved(context: Context, op: Operator) -> list[Layer]:

@@ -5,6 +5,7 @@ Every word is multiplied with the identity; the output stage does the rest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -177,6 +178,12 @@ def apply_to_words(layer: Unary, source: int, source_strides: tuple[int, int, in
             | walk("out", target, list(zip(counts, target_strides, strict=True)), total_dims=8)
             | walk("weights", 4 * IDENTITY_ROW, stay, total_dims=8)
             | walk("partial", 0, stay, total_dims=8, slot=4) | signal("avdata", 3))
+
+
+def copied_words(source: int, target: int, strides: tuple[int, int, int], counts: tuple[int, int, int]) -> Values:
+    """Fields of a copy inside one slab, over words, columns and rows; addresses and strides in bytes."""
+    copy = Unary("", 0, 0, 0, 0, bits(1.0), bits(-math.inf), bits(math.inf))
+    return apply_to_words(copy, source, strides, target, strides, counts)
 
 
 def read_unary(context: Context, op: Operator) -> Unary:
