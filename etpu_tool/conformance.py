@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
@@ -33,6 +34,22 @@ def conformance_command(
     summary = summarize(reports, chosen)
     for check, counts in summary.items():
         print(f"{check:<12} {counts['pass']:>4} pass {counts['fail']:>4} fail {counts['skip']:>4} skip")
+    for text in _against_official(summary):
+        print(text)
     if json_file:
         data = {"schema": 1, "models": [{"name": r.name, "checks": r.checks} for r in reports], "summary": summary}
         write_file(json_file, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def _against_official(summary: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Say how our programs stand against the official ones."""
+    found = summary.get("compile", {})
+    if found.get("compared"):
+        yield (f"programs byte-identical: {found['programs_identical']} of {found['compared']} compiled completely, of "
+               f"runtime 14: {found['identical_newest_runtime']} of {found['compared_newest_runtime']}")
+    if found.get("cycles_ratio_mean"):
+        yield (f"simulated cycles ours/official: geometric mean {found['cycles_ratio_mean']:.3f}, largest "
+               f"{found['cycles_ratio_largest']:.3f}")
+    found = summary.get("memory", {})
+    if found.get("compared"):
+        yield f"on-chip bytes at most the official ones: {found['at_most_official']} of {found['compared']}"

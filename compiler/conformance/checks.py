@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compiler.beagle.isa import Instruction, decode_stream, encode_stream
-from compiler.beagle.judge import Report, try_executables
 from compiler.beagle.reference import Generation, evaluate
 from compiler.beagle.simulator import Machine
-from compiler.compile import CompiledModel, CompileOptions, compile_model
-from compiler.graph import Model, Operator, Tensor, parse_model, read_model
+from compiler.conformance.runs import Array, PairUnderTest, against_kernels, compared, run, simulated_cycles
 from compiler.mapping import MappingOptions, map_graph
-from compiler.package import Executable, Package, decode_output, encode_input, read_package, tensor_name, write_package
-from compiler.package.container import packages_of
+from compiler.package import Executable, Package, read_package, write_package
 
-TABLE_FUNCTIONS = {"SOFTMAX", "LOGISTIC", "TANH", "L2_NORMALIZATION", "RSQRT"}
+TABLE_FUNCTIONS = {"SOFTMAX", "LOGISTIC", "TANH", "L2_NORMALIZATION", "RSQRT", "SQUARED_DIFFERENCE",
+                   "UNIDIRECTIONAL_SEQUENCE_LSTM"}
 EQUAL_SHARE = 0.999
 
 
@@ -44,30 +40,6 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """Return plain data."""
         return {"status": self.status, "reason": self.reason, **self.figures}
-
-
-class PairUnderTest:
-    """One pair, read once for all checks."""
-
-    def __init__(self, source: Path, compiled: Path, samples: int, seed: int) -> None:
-        self.source: Model = read_model(source)
-        self.compiled: Model = read_model(compiled)
-        self.packages: list[tuple[Operator, Package]] = packages_of(self.compiled)
-        self.samples = samples
-        self.seed = seed
-        self._ours: CompiledModel | None = None
-
-    @property
-    def executables(self) -> list[Executable]:
-        """All official executables."""
-        return [e for _, package in self.packages for e in package.executables]
-
-    def ours(self) -> CompiledModel:
-        """Compile the source with our compiler and the official token."""
-        if self._ours is None:
-            token = self.packages[0][1].execution.token or None
-            self._ours = compile_model(self.source, CompileOptions(token=token, multiple_subgraphs=len(self.packages) > 1))
-        return self._ours
 
 
 def verdict(ok: bool, reason: str, **figures: Any) -> Result:
@@ -122,54 +94,38 @@ def simulate(pair: PairUnderTest) -> Result:
     """Official executables give the numbers of the source model, and the judge finds nothing.
 
     The truth is the source graph evaluated with the chip's arithmetic (compiler.beagle.reference),
-    on random values of the tensors where the Edge TPU part begins.
+    on random values of the tensors where the Edge TPU part begins. The difference to TensorFlow
+    Lite's own kernels is reported beside it.
     """
-    graph = pair.source.main
-    names = {t.name: t.index for t in graph.tensors}
-    allowed = 2 if any(op.name in TABLE_FUNCTIONS for op in graph.operators) else 1
-    values = equal = largest = 0
-    seconds = 0.0
-    reliances: Counter[str] = Counter()
-    for sample in range(pair.samples):
-        rng = np.random.default_rng(pair.seed + sample)
-        for _, p in pair.packages:
-            given = {layer.name: _random_tensor(graph.tensors[names[layer.name]], rng) for layer in p.execution.inputs}
-            outputs, took, findings = run_package(p, given)
-            seconds += took
-            if sample == 0 and not findings:
-                report = judge_package(p, given)
-                findings = tuple(map(str, report.findings))
-                reliances.update(report.reliances)
-            if findings:
-                return Result("fail", "; ".join(findings), {"findings": len(findings)})
-            wanted = [names[tensor_name(layer)] for layer in p.execution.outputs]
-            truth = evaluate(graph, {names[name]: array for name, array in given.items()}, until=wanted,
-                             generation=_generation_of(p))
-            for layer in p.execution.outputs:
-                want = truth[names[tensor_name(layer)]].reshape(-1).astype(np.int64)
-                difference = np.abs(outputs[layer.name].reshape(-1).astype(np.int64) - want)
-                values += difference.size
-                equal += int((difference == 0).sum())
-                largest = max(largest, int(difference.max(initial=0)))
-    share = equal / max(values, 1)
-    return verdict(largest <= allowed and share >= EQUAL_SHARE, f"largest difference {largest}, {100 * share:.3f} % equal",
-                   values=values, equal_share=share, largest_difference=largest, seconds=round(seconds, 3), findings=0,
-                   reliances=dict(reliances))
+    operators = {op.name for op in pair.source.main.operators}
+    allowed = 2 if operators & TABLE_FUNCTIONS else 1
+    ours: list[Array] = []
+    truths: list[Array] = []
+    figures: dict[str, Any] = {"reliances": Counter[str](), "suspicions": 0, "tflite": [], "cycles": 0}
+    for number, (_, p) in enumerate(pair.packages):
+        graph, begin, end = part = pair.mapped_part(number)
+        for sample in range(pair.samples):
+            found = pair.official(number, sample)
+            if found.findings:
+                return Result("fail", "; ".join(found.findings), {"findings": len(found.findings)})
+            given = list(pair.given(number, sample).values())
+            truth = evaluate(graph, dict(zip(begin, given, strict=True)), until=end, generation=_generation_of(p))
+            outputs = [found.outputs[layer.name] for layer in p.execution.outputs]
+            ours += outputs
+            truths += [truth[index] for index in end]
+            if sample == 0:
+                figures["reliances"].update(found.reliances)
+                figures["suspicions"] += len(found.suspicions)
+                figures["tflite"].append(against_kernels(part, pair.source, given, outputs))
+        figures["cycles"] = _sum(figures["cycles"], simulated_cycles(p))
+    result = compared(ours, truths)
+    share, largest = result["equal_share"], result["largest_difference"]
+    return verdict(largest <= allowed and share >= EQUAL_SHARE, f"largest difference {largest:g}, {share:.3%} equal",
+                   **result, findings=0, **figures)
 
 
-def judge_package(p: Package, tensors: dict[str, Any]) -> Report:
-    """Bring caching and inference before the judge."""
-    data = {layer.name: encode_input(layer, tensors[layer.name]) for layer in p.execution.inputs}
-    return try_executables([*([p.caching] if p.caching is not None else []), p.execution], data)
-
-
-def _random_tensor(tensor: Tensor, rng: np.random.Generator) -> Any:
-    """Seeded values over the whole range of a tensor's type, in its shape."""
-    dtype = tensor.type.numpy
-    if dtype is None or dtype.kind not in "iu":
-        raise ValueError(f"input {tensor.name} of type {tensor.type.name} is no integer tensor")
-    info = np.iinfo(dtype)
-    return rng.integers(info.min, info.max, tensor.shape, dtype, endpoint=True)
+def _sum(a: int | None, b: int | None) -> int | None:
+    return None if a is None or b is None else a + b
 
 
 def _generation_of(p: Package) -> Generation:
@@ -191,19 +147,6 @@ def _pool_without_clamp(ins: Instruction) -> bool:
     return bool(np.isneginf(low) and np.isposinf(high) and ins["weights_zero_point"] == 0)
 
 
-def run_package(p: Package, tensors: dict[str, Any]) -> tuple[dict[str, Any], float, tuple[str, ...]]:
-    """Run a package on a fresh chip: outputs, seconds of the inference, findings."""
-    machine = Machine()
-    if p.caching is not None:
-        machine.run(p.caching)
-    data = {layer.name: encode_input(layer, tensors[layer.name]) for layer in p.execution.inputs}
-    started = time.perf_counter()
-    result = machine.run(p.execution, data)
-    seconds = time.perf_counter() - started
-    outputs = {layer.name: decode_output(layer, result.outputs[layer.name]) for layer in p.execution.outputs}
-    return outputs, seconds, result.findings
-
-
 def mapping(pair: PairUnderTest) -> Result:
     """Our operator table leaves the same operators on the CPU."""
     several = len(pair.packages) > 1
@@ -219,15 +162,11 @@ def _coverage(pair: PairUnderTest) -> Result | None:
     """Skip what our code generation does not reach yet."""
     graph = pair.source.main
     official = map_graph(graph, MappingOptions(multiple_subgraphs=len(pair.packages) > 1))
-    theirs, ours = sum(v.mapped for v in official.verdicts), pair.ours().on_edge_tpu
+    theirs, ours = sum(v.mapped for v in official.verdicts), pair.ours.on_edge_tpu
     if ours >= theirs:
         return None
-    missing = next(v.reason for v in pair.ours().mapped.verdicts if not v.mapped and v.reason)
+    missing = next(v.reason for v in pair.ours.mapped.verdicts if not v.mapped and v.reason)
     return Result("fail", f"maps {ours} of {theirs} operators: {missing}", {"mapped": ours, "official": theirs})
-
-
-def _our_packages(pair: PairUnderTest) -> list[Package]:
-    return [p for _, p in packages_of(parse_model(pair.ours().data))]
 
 
 def parameters(pair: PairUnderTest) -> Result:
@@ -235,7 +174,7 @@ def parameters(pair: PairUnderTest) -> Result:
     if (short := _coverage(pair)) is not None:
         return short
     same = [[e.parameters for e in a.executables] == [e.parameters for e in b.executables]
-            for a, (_, b) in zip(_our_packages(pair), pair.packages, strict=True)]
+            for a, (_, b) in zip(pair.our_packages, pair.packages, strict=True)]
     return verdict(all(same), "parameters differ")
 
 
@@ -243,34 +182,49 @@ def memory(pair: PairUnderTest) -> Result:
     """As many parameter bytes are cached and streamed as in the official model."""
     if (short := _coverage(pair)) is not None:
         return short
-    ours = [(len(p.caching.parameters) if p.caching else 0, len(p.execution.parameters)) for p in _our_packages(pair)]
-    theirs = [(len(p.caching.parameters) if p.caching else 0, len(p.execution.parameters)) for _, p in pair.packages]
+    ours = [_parameter_bytes(p) for p in pair.our_packages]
+    theirs = [_parameter_bytes(p) for _, p in pair.packages]
     return verdict(ours == theirs, f"cached and streamed bytes: ours {ours}, official {theirs}",
-                 on_chip=pair.ours().on_chip_used, off_chip=pair.ours().off_chip)
+                   on_chip=sum(cached for cached, _ in ours), off_chip=sum(streamed for _, streamed in ours),
+                   official_on_chip=sum(cached for cached, _ in theirs),
+                   official_off_chip=sum(streamed for _, streamed in theirs))
+
+
+def _parameter_bytes(p: Package) -> tuple[int, int]:
+    """Return bytes of parameters that are cached, and that are streamed."""
+    return len(p.caching.parameters) if p.caching else 0, len(p.execution.parameters)
 
 
 def compiles(pair: PairUnderTest) -> Result:
     """Our executables give the official executables' outputs."""
     if (short := _coverage(pair)) is not None:
         return short
-    identical, differ, values = True, 0, 0
-    graph = pair.source.main
-    names = {t.name: t.index for t in graph.tensors}
-    for sample in range(pair.samples):
-        rng = np.random.default_rng(pair.seed + sample)
-        for ours, (_, theirs) in zip(_our_packages(pair), pair.packages, strict=True):
-            identical &= [c.data for e in ours.executables for c in e.chunks] == [
-                c.data for e in theirs.executables for c in e.chunks]
-            tensors = {layer.name: _random_tensor(graph.tensors[names[layer.name]], rng)
-                       for layer in theirs.execution.inputs}
-            a, _, left = run_package(ours, tensors)
-            b, _, _ = run_package(theirs, tensors)
-            findings = [*left, *map(str, judge_package(ours, tensors).findings if sample == 0 else ())]
-            if findings:
-                return Result("fail", "; ".join(findings))
-            differ += sum(int((a[name] != b[name]).sum()) for name in b)
-            values += sum(array.size for array in b.values())
-    return verdict(differ == 0, f"{differ} of {values} output values differ", programs_identical=identical, values=values)
+    differ = values = suspicions = 0
+    cycles: list[int | None] = [0, 0]
+    identical = True
+    for number, (ours, (_, theirs)) in enumerate(zip(pair.our_packages, pair.packages, strict=True)):
+        same = [_program(e) for e in ours.executables] == [_program(e) for e in theirs.executables]
+        identical &= same
+        # The same streams with the same parameters are the same run.
+        same = same and [e.parameters for e in ours.executables] == [e.parameters for e in theirs.executables]
+        for sample in range(pair.samples):
+            official = pair.official(number, sample)
+            found = official if same else run(ours, pair.given(number, sample), judged=sample == 0)
+            if found.findings:
+                return Result("fail", "; ".join(found.findings))
+            differ += sum(int((found.outputs[name] != array).sum()) for name, array in official.outputs.items())
+            values += sum(array.size for array in official.outputs.values())
+            suspicions += len(found.suspicions)
+        cycles = [_sum(total, simulated_cycles(p)) for total, p in zip(cycles, (ours, theirs), strict=True)]
+    mine, official_cycles = cycles
+    ratio = None if mine is None or not official_cycles else mine / official_cycles
+    return verdict(differ == 0, f"{differ} of {values} output values differ", values=values, suspicions=suspicions,
+                   programs_identical=identical, runtime=max(p.min_runtime_version for _, p in pair.packages),
+                   cycles=mine, official_cycles=official_cycles, cycles_ratio=ratio)
+
+
+def _program(executable: Executable) -> list[bytes]:
+    return [chunk.data for chunk in executable.chunks]
 
 
 CHECK_FUNCTIONS: dict[str, Callable[[PairUnderTest], Result]] = {
