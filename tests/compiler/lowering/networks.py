@@ -70,6 +70,17 @@ class Net:
             self.x = self.b.binary(name, first, second, scale=scale, zero_point=self.zero + 3, activation=activation)
         return self
 
+    def spread(self, name: str, size: tuple[int, int] | None = None, *, channel: bool = False, first: bool = False) -> Net:
+        """A layer and the maxima of its rows or columns, or one channel of them."""
+        whole = self.conv(self.b.shape(self.x)[-1], 1, activation="NONE").x
+        if size is not None:
+            self.pool("MAX_POOL_2D", size, size)
+        if channel:
+            self.conv(1, 1, activation="NONE")
+        operands = (self.x, whole) if first else (whole, self.x)
+        self.x = self.b.binary(name, *operands, scale=0.5, zero_point=self.zero)
+        return self
+
     def extremum(self, name: str, *, value: int | None = None) -> Net:
         """MAXIMUM or MINIMUM of what there is and a tenth of it, or of one value."""
         if value is None:
@@ -99,7 +110,7 @@ class Net:
         self.x = self.b.binary(name, *operands, scale=0.3, zero_point=self.zero, activation=activation)
         return self
 
-    def pool(self, kind: str, size: int, stride: int, padding: str = "VALID") -> Net:
+    def pool(self, kind: str, size: int | tuple[int, int], stride: int | tuple[int, int], padding: str = "VALID") -> Net:
         self.x = self.b.pool(kind, self.x, size, stride=stride, padding=padding)
         return self
 

@@ -24,6 +24,10 @@ NETWORKS: dict[str, Build] = {
     "difference from constants": lambda net: net((13, 12, 24)).constant("SUB", activation="RELU6").constant(
         "SUB", first=True).constant("MUL").constant("ADD"),
     "squared difference": lambda net: net((13, 12, 6)).binary("SQUARED_DIFFERENCE"),
+    "one column": lambda net: net((13, 12, 6)).spread("MUL", (1, 12)),
+    "one row": lambda net: net((13, 12, 8)).spread("SUB", (13, 1), first=True).conv(4),
+    "one channel": lambda net: net((13, 12, 8)).spread("ADD", channel=True),
+    "one channel of one column": lambda net: net((13, 12, 8)).spread("MUL", (1, 12), channel=True),
     "maximum": lambda net: net((13, 12, 70)).extremum("MAXIMUM"),
     "minimum": lambda net: net((13, 12, 6)).extremum("MINIMUM").conv(5),
     "maximum of one value": lambda net: net((13, 12, 6)).extremum("MAXIMUM", value=7).extremum("MINIMUM", value=90),

@@ -16,6 +16,7 @@ from compiler.lowering.builder import ALL_TILES, LAYER_COUNTERS, ProgramBuilder,
 from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission
+from compiler.lowering.spatial.families.broadcast import read_alike
 from compiler.lowering.spatial.families.constant import read_shifted, split_operands
 from compiler.lowering.spatial.families.family import Family, binary_objection
 from compiler.lowering.spatial.families.unary import NO_LIMITS
@@ -148,9 +149,10 @@ def _read(context: Context, op: Operator) -> Layer:
         low, high = NO_LIMITS["clamp_low"], NO_LIMITS["clamp_high"]
         multiplier, table = sum_unit(a, b, weights), square(1 / quantization(y).scale)
     signed = weights if op.name == "ADD" else (weights[0], -weights[1])
-    constant_term = -(signed[0] * zero_point(a) + signed[1] * zero_point(b))
-    return Addition(op.title, (context.resolve(b.index), context.resolve(a.index)), y.index, (signed[1], signed[0]),
-                    constant_term, zero_point(y), bits(multiplier), low, high, table)
+    term = -(signed[0] * zero_point(a) + signed[1] * zero_point(b))
+    return read_alike(context, op, lambda operands: Addition(
+        op.title, (operands[1], operands[0]), y.index, (signed[1], signed[0]), term, zero_point(y), bits(multiplier), low,
+        high, table))
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:

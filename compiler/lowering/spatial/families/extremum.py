@@ -13,12 +13,13 @@ from typing import ClassVar
 import numpy as np
 
 from compiler.facts import LANES, TILES
-from compiler.graph import Graph, Operator
+from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import bits, clamp, quantization, unary_multiplier, zero_point
 from compiler.lowering.builder import LAYER_COUNTERS, Values, signal, walk
 from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission
+from compiler.lowering.spatial.families.broadcast import read_alike
 from compiler.lowering.spatial.families.composite import FIRST, SECOND, Composite
 from compiler.lowering.spatial.families.constant import split_operands
 from compiler.lowering.spatial.families.family import Family, binary_objection
@@ -145,17 +146,23 @@ def _read(context: Context, op: Operator) -> Layer:
     y = context.graph.output(op)
     low, high = clamp(y, 0)
     if constant is None:
-        a, b = (context.resolve(t) for t in op.inputs)
-        if op.name == "MAXIMUM":
-            return Extremum(op.title, (a, b), y.index, zero_point(y), low, high)
-        negated = [Unary(op.title, t, number, 0, _HIGHEST, _MINUS_ONE, bits(-_HIGHEST), 0) for t, number in
-                   ((a, FIRST), (b, SECOND))]
-        smallest = Extremum(op.title, (FIRST, SECOND), y.index, zero_point(y), low, high, negated=True)
-        return Composite(op.title, (*negated, smallest), y.index)
+        return read_alike(context, op, lambda operands: _largest(op, operands, y) if op.name == "MAXIMUM" else
+                          _smallest(op, operands, y))
     value = bits(np.float32(int(constant.array().reshape(-1)[0]) - quantization(constant).zero_point))
     low, high = (value, high) if op.name == "MAXIMUM" else (low, value)
     return Unary(op.title, context.resolve(x.index), y.index, zero_point(x), zero_point(y), bits(unary_multiplier(x, y)),
                  low, high)
+
+
+def _largest(op: Operator, operands: tuple[int, int], y: Tensor) -> Extremum:
+    return Extremum(op.title, operands, y.index, zero_point(y), *clamp(y, 0))
+
+
+def _smallest(op: Operator, operands: tuple[int, int], y: Tensor) -> Composite:
+    negated = [Unary(op.title, t, number, 0, _HIGHEST, _MINUS_ONE, bits(-_HIGHEST), 0)
+               for t, number in zip(operands, (FIRST, SECOND), strict=True)]
+    largest = Extremum(op.title, (FIRST, SECOND), y.index, zero_point(y), *clamp(y, 0), negated=True)
+    return Composite(op.title, (*negated, largest), y.index)
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:

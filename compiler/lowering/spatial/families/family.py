@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from compiler.graph import Graph, Operator
+from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.lowered import refusal
-from compiler.lowering.spatial.context import Context
+from compiler.lowering.spatial.context import Context, extent_of, is_flat
 from compiler.lowering.spatial.layer import Layer
 from compiler.mapping import Verdict
 
@@ -47,7 +47,12 @@ def binary_objection(graph: Graph, op: Operator) -> Verdict | None:
     if uneven is not None:
         return refusal(op, f"its constant {uneven.name} has shape {list(uneven.shape)}; one value, or one per channel, is "
                            "generated.")
-    if not operands or any(t.shape != y.shape for t in operands) or len(y.shape) != 4:
-        return refusal(op, f"works on {list(a.shape)} and {list(b.shape)}; only images of one shape, or constants per "
-                           "channel, are generated.", "Bring both operands to one shape.")
+    if not operands or any(not _spreads(t, y) for t in operands) or is_flat(y):
+        return refusal(op, f"works on {list(a.shape)} and {list(b.shape)}; images, of which one may have a single row, "
+                           "column or channel, and constants per channel are generated.", "Bring both operands to one shape.")
     return None
+
+
+def _spreads(x: Tensor, y: Tensor) -> bool:
+    """Tell whether an operand has the shape of the result, or a single row, column or channel."""
+    return all(n in (1, whole) for n, whole in zip(extent_of(x), extent_of(y), strict=True))

@@ -13,17 +13,17 @@ from typing import ClassVar
 
 from compiler.beagle.isa.counters import TileCounter, TileEngine
 from compiler.facts import TILES
-from compiler.graph import Graph, Operator
+from compiler.graph import Operator
 from compiler.lowering.arithmetic import bits, clamp, product_multiplier, zero_point
 from compiler.lowering.builder import LAYER_COUNTERS, Values, signal, walk, watch
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission
+from compiler.lowering.spatial.families.broadcast import read_alike
 from compiler.lowering.spatial.families.constant import read_scaled, split_operands
 from compiler.lowering.spatial.families.family import Family, binary_objection
 from compiler.lowering.spatial.families.unary import CONSTANT_WORDS, IDENTITY_ROW, NO_LIMITS, build_identity
 from compiler.lowering.spatial.geometry import Activation, by_content, many
 from compiler.lowering.spatial.layer import Activations, Effort, Layer, most_pixels
-from compiler.mapping import Verdict
 
 BLOCK_WORDS = 4
 """Words of the second operand that wide memory takes at a time, twice."""
@@ -166,12 +166,9 @@ def _read(context: Context, op: Operator) -> Layer:
     a, b = (context.graph.tensors[t] for t in op.inputs)
     y = context.graph.output(op)
     low, high = clamp(y, op.options.fusedActivationFunction)
-    return Product(op.title, (context.resolve(a.index), context.resolve(b.index)), y.index, (zero_point(a), zero_point(b)),
-                   zero_point(y), bits(product_multiplier(a, b, y)), low, high)
+    return read_alike(context, op, lambda operands: Product(
+        op.title, operands, y.index, (zero_point(a), zero_point(b)), zero_point(y), bits(product_multiplier(a, b, y)), low,
+        high))
 
 
-def _objection(graph: Graph, op: Operator) -> Verdict | None:
-    return binary_objection(graph, op)
-
-
-MULTIPLICATION = Family(_objection, _read)
+MULTIPLICATION = Family(binary_objection, _read)

@@ -51,6 +51,8 @@ class Unary(Layer):
         The table holds a reciprocal square root: operands are brought into its range.
     odd:
         The table holds an odd function for positive operands.
+    matrix:
+        Bytes that every word is multiplied with.
     windows:
         Which row and column each result comes from.
     """
@@ -68,6 +70,7 @@ class Unary(Layer):
     odd: bool = False
 
     takes_over: ClassVar[bool] = True
+    matrix: ClassVar[tuple[int, ...]] = _IDENTITY
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -131,10 +134,14 @@ class Shift(Unary):
     def _copy(self, source: Activation, target: Activation, tile: int) -> Values:
         rows, columns = target.own(tile)
         a, c = source.slab(tile), target.slab(tile)
-        first = source.address + a.offset(*(w.needed(s).start for w, s in zip(self.windows, (rows, columns), strict=True)))
         strides = 4, self.windows[1].stride * a.pixel, self.windows[0].stride * a.pitch
-        return apply_to_words(self, first + self.first_channel, strides, target.own_address(tile), (4, c.pixel, c.pitch),
-                              (c.pixel // 4, len(columns), len(rows)))
+        return apply_to_words(self, self._first(source, target, tile) + self.first_channel, strides,
+                              target.own_address(tile), (4, c.pixel, c.pitch), (c.pixel // 4, len(columns), len(rows)))
+
+    def _first(self, source: Activation, target: Activation, tile: int) -> int:
+        """Return the address of the first pixel read."""
+        spans = zip(self.windows, target.own(tile), strict=True)
+        return source.address + source.slab(tile).offset(*(w.needed(s).start for w, s in spans))
 
 
 def emit_vector_unary(b: ProgramBuilder, layer: Unary, slices: Sequence[Slice], constants: int) -> None:
@@ -143,9 +150,10 @@ def emit_vector_unary(b: ProgramBuilder, layer: Unary, slices: Sequence[Slice], 
     _emit(b, layer, values, constants)
 
 
-def build_identity(b: ProgramBuilder, constants: int, *, engines: int = ALL_ENGINES) -> None:
-    """Put the identity matrix into its wide row, by way of four words, and wait for engines."""
-    for i, word in enumerate(_IDENTITY):
+def build_identity(b: ProgramBuilder, constants: int, *, engines: int = ALL_ENGINES,
+                   matrix: tuple[int, ...] = _IDENTITY) -> None:
+    """Put the identity matrix (or another) into its wide row, by way of four words, and wait for engines."""
+    for i, word in enumerate(matrix):
         b.tile("mesh_from_south", ALL_TILES, walk("dst", constants // 4 + i, [(1, 1)], total_dims=4, mask=0),
                signal("received", 1) if i == 3 else {}, fill=1, fill_value=word)
     b.tile("narrow_to_wide", ALL_TILES, walk("src", constants // 4, [(4, 1)], total_dims=6),
@@ -156,7 +164,7 @@ def build_identity(b: ProgramBuilder, constants: int, *, engines: int = ALL_ENGI
 
 def _emit(b: ProgramBuilder, layer: Unary, values: Mapping[int, Values], constants: int) -> None:
     b.tile_fence(reset=LAYER_COUNTERS)
-    build_identity(b, constants)
+    build_identity(b, constants, matrix=layer.matrix)
     if layer.table is not None:
         b.tile("table", ALL_TILES, layer.table.fields(), constant1566=3)
     for tiles, fields in by_content(values):
