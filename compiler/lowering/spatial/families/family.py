@@ -49,7 +49,8 @@ def binary_objection(graph: Graph, op: Operator) -> Verdict | None:
                            "generated.")
     if not operands or any(not _spreads(t, y) for t in operands) or is_flat(y):
         return refusal(op, f"works on {list(a.shape)} and {list(b.shape)}; images, of which one may have a single row, "
-                           "column or channel, and constants per channel are generated.", "Bring both operands to one shape.")
+                           "column or channel, and constants per channel are "
+                           "generated.", "Bring both operands to one shape.")
     return None
 
 
