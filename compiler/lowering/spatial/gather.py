@@ -8,14 +8,16 @@ to all of them at the same time, in the form in which official programs gather v
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 
 from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import TILES
 from compiler.lowering.builder import LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
 from compiler.lowering.dense import RECEIVE_ROW, SEND_ROW, ring_turn
 from compiler.lowering.dense_layer import ROW_WORDS
-from compiler.lowering.spatial.geometry import Activation, Image, Region, Span, by_content, many
+from compiler.lowering.spatial.geometry import Activation, Dim, Image, Region, Span, by_content, many
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,6 @@ class Parcel:
     owner: int
     region: Region
     receivers: tuple[int, ...]
-
-    @property
-    def mask(self) -> int:
-        """Receivers as a mask."""
-        return sum(1 << t for t in self.receivers)
 
 
 def parcels(activation: Activation) -> list[Parcel]:
@@ -68,9 +65,49 @@ def emit_gather(b: ProgramBuilder, activation: Activation) -> None:
         fills = {t: _fill(activation, t, regions[i]) for t, regions in borders.items() if i < len(regions)}
         for tiles, fields in by_content(fills):
             b.tile("mesh_from_south", tiles, dict(fields))
+    send(b, [Transfer(p.owner, _stretch(activation, p.owner, p.region),
+                      {t: _stretch(activation, t, p.region) for t in p.receivers}) for p in parcels(activation)])
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Words of narrow memory in some order.
+
+    Attributes
+    ----------
+    start:
+        Address of the first, in words.
+    dims:
+        Counts and distances, innermost first.
+    """
+
+    start: int
+    dims: tuple[Dim, ...]
+
+    @property
+    def words(self) -> int:
+        """How many."""
+        return prod(count for count, _ in self.dims)
+
+    def walk(self, prefix: str, *, total_dims: int = 6) -> Values:
+        """Return the fields of a walk over them."""
+        return walk(prefix, self.start, self.dims, total_dims=total_dims)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Words that one tile sends to others, and where they go on each of them."""
+
+    owner: int
+    source: Stretch
+    targets: Mapping[int, Stretch]
+
+
+def send(b: ProgramBuilder, transfers: Iterable[Transfer]) -> None:
+    """Send words over the ring, one tile after the other; ends with a fence of all tiles that resets the counters."""
     progress = _Progress()
-    for parcel in parcels(activation):
-        _emit_parcel(b, activation, parcel, progress)
+    for transfer in transfers:
+        _emit_transfer(b, transfer, progress)
     b.barrier()
     b.tile_fence(reset=LAYER_COUNTERS)
     b.scalar_fence(tiles=False)
@@ -94,50 +131,41 @@ def _rows(base: int, before: int, lines: int, prefix: str, *, mask: int = 0) -> 
     return walk(prefix, base + odd, dims, total_dims=4, mask=mask, level=1, slot=-1 if odd else 1)
 
 
-def _emit_parcel(b: ProgramBuilder, activation: Activation, parcel: Parcel, progress: _Progress) -> None:
-    region, owner = parcel.region, parcel.owner
-    words = len(region.rows) * len(region.columns) * activation.image.padded // 4
+def _emit_transfer(b: ProgramBuilder, transfer: Transfer, progress: _Progress) -> None:
+    words, targets = transfer.source.words, transfer.targets
     lines = -(-words // ROW_WORDS)
-    writes = {t: _take(activation, t, region, lines, progress) for t in parcel.receivers}
-    for tiles, fields in by_content(writes):
+    for tiles, fields in by_content({t: _take(stretch, lines, progress.lines[t]) for t, stretch in targets.items()}):
         b.tile("wide_to_narrow", tiles, dict(fields))
+    # A line may be overwritten when all words of the one before the last have been taken.
     reads = {t: _rows(RECEIVE_ROW, progress.lines[t], lines, "dst") | signal("read", 1) | watch(
         0, TileCounter.WIDE_TO_NARROW, progress.words[t] - (progress.last[t] or ROW_WORDS), step=ROW_WORDS, side=1)
-        for t in parcel.receivers}
+        for t in targets}
     for tiles, fields in by_content(reads):
         b.tile("ring_receive_a", tiles, dict(fields))
-    sent = progress.sent[owner]
+    owner, sent = transfer.owner, progress.sent[transfer.owner]
     b.tile("ring_send", 1 << owner, _rows(SEND_ROW, sent, lines, "src", mask=1), ring_turn(b),
            watch(1, TileCounter.NARROW_TO_WIDE, sent + 1), signal("write", 1), signal("producer", 2),
-           receivers=parcel.mask)
-    dims = _dims(activation, owner, region)
-    b.tile("narrow_to_wide", 1 << owner, _walk("src", activation, owner, region), _rows(SEND_ROW, sent, lines, "dst"),
-           watch(0, TileCounter.RING_WRITE, sent - 1, side=1), signal("done", 1), flush_level=len(dims))
+           receivers=sum(1 << t for t in targets))
+    b.tile("narrow_to_wide", 1 << owner, transfer.source.walk("src"), _rows(SEND_ROW, sent, lines, "dst"),
+           watch(0, TileCounter.RING_WRITE, sent - 1, side=1), signal("done", 1), flush_level=len(transfer.source.dims))
     progress.sent[owner] += lines
-    for t in parcel.receivers:
+    for t in targets:
         progress.lines[t] += lines
         progress.words[t] += words
         progress.last[t] = words - (lines - 1) * ROW_WORDS
 
 
-def _take(activation: Activation, tile: int, region: Region, lines: int, progress: _Progress) -> Values:
+def _take(target: Stretch, lines: int, before: int) -> Values:
     """A receiver takes the words out of the rows in which they arrive."""
-    before = progress.lines[tile]
-    return (_rows(RECEIVE_ROW, before, lines, "src", mask=0) | _walk("dst", activation, tile, region)
-            | watch(0, TileCounter.RING_READ_A, before + 1) | signal("done", 0)
-            | {"drop_level": len(_dims(activation, tile, region))})
+    return (_rows(RECEIVE_ROW, before, lines, "src") | target.walk("dst") | watch(0, TileCounter.RING_READ_A, before + 1)
+            | signal("done", 0) | {"drop_level": len(target.dims)})
 
 
-def _dims(activation: Activation, tile: int, region: Region) -> list[tuple[int, int]]:
-    words = activation.image.padded // 4
-    pitch = activation.slab(tile).pitch // 4
-    return many([(words, 1), (len(region.columns), words), (len(region.rows), pitch)]) or [(1, 1)]
-
-
-def _walk(prefix: str, activation: Activation, tile: int, region: Region, *, total_dims: int = 6) -> Values:
+def _stretch(activation: Activation, tile: int, region: Region) -> Stretch:
     slab = activation.slab(tile)
-    start = (activation.address + slab.offset(region.rows.start, region.columns.start)) // 4
-    return walk(prefix, start, _dims(activation, tile, region), total_dims=total_dims)
+    words = activation.image.padded // 4
+    dims = many([(words, 1), (len(region.columns), words), (len(region.rows), slab.pitch // 4)]) or [(1, 1)]
+    return Stretch((activation.address + slab.offset(region.rows.start, region.columns.start)) // 4, tuple(dims))
 
 
 def beyond(need: Region, image: Image) -> list[Region]:
@@ -159,8 +187,8 @@ def _outside(need: Span, length: int) -> tuple[Span, Span]:
 
 
 def _fill(activation: Activation, tile: int, region: Region) -> Values:
-    return _walk("dst", activation, tile, region, total_dims=4) | {
+    return _stretch(activation, tile, region).walk("dst", total_dims=4) | {
         "fill": 1, "fill_value": activation.zero_point * 0x01010101}
 
 
-__all__ = ["emit_gather", "parcels"]
+__all__ = ["Stretch", "Transfer", "emit_gather", "parcels", "send"]

@@ -16,7 +16,8 @@ Origins = npt.NDArray[np.int64]
 """Shape (rows, columns, channels): the number of the element in the operand, or -1 for padding."""
 PADDING = -1
 _OPERAND = {"SPLIT": 1}
-_CONSTANTS = {"PAD": (1,), "RESIZE_NEAREST_NEIGHBOR": (1,), "SLICE": (1, 2), "SPLIT": (0,),
+SAME_ORDER = ("EXPAND_DIMS", "RESHAPE", "SQUEEZE")
+_CONSTANTS = {"EXPAND_DIMS": (1,), "PAD": (1,), "RESIZE_NEAREST_NEIGHBOR": (1,), "SLICE": (1, 2), "SPLIT": (0,),
               "STRIDED_SLICE": (1, 2, 3), "TILE": (1,), "TRANSPOSE": (1,)}
 
 
@@ -66,12 +67,11 @@ def _move(graph: Graph, op: Operator, x: Origins) -> list[Origins]:
         return [np.tile(x, numbers(1))]
     if op.name == "TRANSPOSE":
         return [np.transpose(x, numbers(1))]
+    if op.name in SAME_ORDER:
+        return [x]
     block = int(op.options.blockSize)
     n, rows, columns, channels = x.shape
-    if op.name == "SPACE_TO_DEPTH":
-        parts = x.reshape(n, rows // block, block, columns // block, block, channels)
-    else:
-        parts = x.reshape(n, rows, columns, block, block, channels // block**2)
+    parts = x.reshape(n, rows // block, block, columns // block, block, channels)
     return [parts.transpose(0, 1, 3, 2, 4, 5).reshape(y.shape)]
 
 
@@ -147,4 +147,4 @@ def window_of(places: Sequence[int], length: int) -> Window | None:
     return window if agrees and stride >= 0 else None
 
 
-__all__ = ["PADDING", "Origins", "missing_constant", "operand_of", "origins_of", "separated", "window_of"]
+__all__ = ["PADDING", "SAME_ORDER", "Origins", "missing_constant", "operand_of", "origins_of", "separated", "window_of"]

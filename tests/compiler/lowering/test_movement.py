@@ -13,8 +13,9 @@ from networks import Net, check
 from compiler.compile import compile_model
 from compiler.facts import TILES
 from compiler.graph.build import GraphBuilder
-from compiler.lowering.spatial.gather import beyond, parcels
-from compiler.lowering.spatial.geometry import Activation, Image, Window, needed_by
+from compiler.lowering.spatial.families.move import transfers
+from compiler.lowering.spatial.gather import Stretch, beyond, parcels
+from compiler.lowering.spatial.geometry import NOWHERE, Activation, Image, Window, needed_by
 
 
 def moved(shape: tuple[int, int, int], move: Callable[[GraphBuilder, int], int]) -> Net:
@@ -57,6 +58,11 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "nearest, corners": lambda: moved((8, 8, 6), lambda b, x: b.resize_nearest(x, 16, 16, align_corners=True)),
     "nearest, 3/2": lambda: moved((8, 8, 6), lambda b, x: b.resize_nearest(x, 12, 12)),
     "tiled": lambda: moved((3, 2, 6), lambda b, x: b.tile(x, (1, 3, 5, 1))),
+    "transposed": lambda: moved((9, 6, 8), lambda b, x: b.transpose(x, (0, 2, 1, 3))).conv(5, 1),
+    "transposed, odd channels": lambda: moved((9, 6, 7), lambda b, x: b.transpose(x, (0, 2, 1, 3))).conv(5),
+    "channels become rows": lambda: moved((9, 6, 8), lambda b, x: b.transpose(x, (0, 3, 1, 2))).conv(5, 1),
+    "space to depth": lambda: moved((8, 12, 3), lambda b, x: b.space_to_depth(x, 2)).conv(5),
+    "space to depth, whole words": lambda: moved((8, 12, 8), lambda b, x: b.space_to_depth(x, 4)).conv(5, 1),
     "joined rows": lambda: joined(Net((5, 6, 8)), (6, 6), 1).conv(8),
     "joined columns": lambda: joined(Net((5, 3, 8)), (6, 6, 6), 2),
     "joined, four bytes of a word": lambda: joined(Net((9, 9, 8)), (1, 1, 1, 2)),
@@ -77,7 +83,8 @@ def test_moved_images_compute_the_right_values(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["7x7 to 1x1", "more padding than image", "small pools", "joined, 3 + 5 + 70",
-                                  "bilinear, half pixels", "nearest", "joined columns"])
+                                  "bilinear, half pixels", "nearest", "joined columns", "transposed, odd channels",
+                                  "space to depth"])
 def test_any_order_of_engines_gives_the_same_outputs_and_the_judge_finds_nothing(name: str) -> None:
     check(NETWORKS[name]().model(), seeds=(1, 2), judge=True)
 
@@ -99,6 +106,42 @@ def test_resizes_between_the_steps_of_the_unit_stay_on_the_cpu() -> None:
     compiled = compile_model(net.at(net.b.resize_bilinear(net.x, 26, 26, align_corners=True)).model())
     assert compiled.on_cpu == 1
     assert "multiples of 1/25" in next(v.reason for v in compiled.mapped.verdicts if v.reason)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([4, 8, 12]), st.permutations(range(3)))
+def test_transfers_bring_each_word_to_its_place_once(height: int, width: int, channels: int, order: list[int]) -> None:
+    words = np.arange(height * width * channels // 4).reshape(height, width, channels // 4).transpose(order)
+    nowhere = (NOWHERE,) * TILES
+    source = Activation("x", Image(height, width, channels), 0, nowhere)
+    target = Activation("y", Image(*words.shape[:2], 4 * words.shape[2]), 0, nowhere)
+    memory = {}
+    for y in range(height):
+        for x in range(width):
+            tile = next(t for t in range(TILES) if y in range(*vars(source.own(t)[0]).values()) and x in range(
+                *vars(source.own(t)[1]).values()))
+            for w in range(channels // 4):
+                at = source.slab(tile).offset(y, x) // 4 + w
+                memory[tile, at] = (y * width + x) * channels // 4 + w
+    got = {}
+    for transfer in transfers(source, target, words):
+        (tile, stretch), = transfer.targets.items()
+        for a, b in zip(_addresses(transfer.source), _addresses(stretch), strict=True):
+            assert (tile, b) not in got
+            got[tile, b] = memory[transfer.owner, a]
+    for tile in range(TILES):
+        rows, columns = target.own(tile)
+        for y in range(rows.start, rows.stop):
+            for x in range(columns.start, columns.stop):
+                at = target.slab(tile).offset(y, x) // 4
+                assert [got.pop((tile, at + w)) for w in range(words.shape[2])] == list(words[y, x])
+    assert not got
+
+
+def _addresses(stretch: Stretch) -> list[int]:
+    found = np.array([stretch.start])
+    for count, distance in stretch.dims:
+        found = (found[None] + np.arange(count)[:, None] * distance).reshape(-1)
+    return [int(a) for a in found]
 
 
 SPANS = st.integers(1, 9)

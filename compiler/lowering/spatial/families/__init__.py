@@ -45,6 +45,10 @@ FAMILIES: Mapping[str, Family] = {
     "SUB": ADDITION,
     "TANH": UNARY,
     "TILE": SELECTION,
+    "EXPAND_DIMS": SELECTION,
+    "SPACE_TO_DEPTH": SELECTION,
+    "SQUEEZE": SELECTION,
+    "TRANSPOSE": SELECTION,
 }
 """Operator -> its family."""
 

@@ -1,4 +1,4 @@
-"""SLICE, STRIDED_SLICE, SPLIT, PAD, TILE, RESIZE_NEAREST_NEIGHBOR: each result takes its element from one place.
+"""SLICE, STRIDED_SLICE, SPLIT, PAD, TILE, TRANSPOSE and others: each result takes its element from one place.
 
 Whole pixels are copied. Where channels move within words, the official compiler multiplies with a
 matrix of zeros and ones: a convolution of size 1x1.
@@ -19,12 +19,22 @@ from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.context import Context, extent_of, image_of, most_pixels
 from compiler.lowering.spatial.families.convolution import Convolution
 from compiler.lowering.spatial.families.family import Family
+from compiler.lowering.spatial.families.move import (
+    Move,
+    closed,
+    gapped,
+    granule_of,
+    same_words,
+    with_gaps,
+    word_origins,
+)
 from compiler.lowering.spatial.families.spread import Lane, Part, Spread, lanes_of
 from compiler.lowering.spatial.families.unary import Shift
 from compiler.lowering.spatial.geometry import IDENTITY
 from compiler.lowering.spatial.layer import Layer
 from compiler.lowering.spatial.origins import (
     PADDING,
+    SAME_ORDER,
     Origins,
     missing_constant,
     operand_of,
@@ -118,16 +128,42 @@ def read_moved(context: Context, op: Operator) -> list[Layer]:
     graph = context.graph
     x = graph.tensors[operand_of(op)]
     layers: list[Layer] = []
+    if op.name in SAME_ORDER and extent_of(x) == extent_of(graph.output(op)):
+        context.alias(op.outputs[0], x.index)
+        return layers
     for t, origins in zip(op.outputs, origins_of(graph, op), strict=True):
         if t not in context.subgraph.outputs and not context.members(t):
             continue
         name = op.title if len(op.outputs) == 1 else f"{op.title} result {len(layers)}"
-        layer = take(name, context.resolve(x.index), x, t, graph.tensors[t], origins)
-        if layer is None:
+        y = graph.tensors[t]
+        layer = take(name, context.resolve(x.index), x, t, y, origins)
+        if layer is not None:
+            layers.append(layer)
+        elif (origins == PADDING).any() or unary_multiplier(x, y) != 1 or zero_point(x) != zero_point(y):
             raise LoweringRefusal(op.index, refusal(
-                op, f"moves elements of {x.name} of shape {list(x.shape)} to {graph.tensors[t].name} of shape "
-                f"{list(graph.tensors[t].shape)} in an order that is not generated."))
-        layers.append(layer)
+                op, f"moves elements of {x.name} of shape {list(x.shape)} to {y.name} of shape {list(y.shape)} in an order "
+                "that is not generated."))
+        else:
+            layers += move(context, name, x, y, origins)
+    return layers
+
+
+def move(context: Context, name: str, x: Tensor, y: Tensor, origins: Origins) -> list[Layer]:
+    """Return the layers that move elements in any order."""
+    before, after, stay = image_of(x), image_of(y), (IDENTITY, IDENTITY)
+    granule = granule_of(origins, before.channels)
+    layers: list[Layer] = []
+    source, target = context.resolve(x.index), y
+    if not same_words(granule, before):
+        apart, channels = context.between(x, with_gaps(x, granule), "apart"), gapped(before.channels, granule)
+        layers.append(select_channels(f"{name} apart", source, x, apart.index, apart, channels, stay))
+        source = apart.index
+    if not same_words(granule, after):
+        target = context.between(y, with_gaps(y, granule), "with gaps")
+    last = target is y
+    layers.append(Move(name if last else f"{name} moved", source, target.index, word_origins(origins, granule)))
+    if not last:
+        layers.append(select_channels(name, target.index, target, y.index, y, closed(after.channels, granule), stay))
     return layers
 
 
