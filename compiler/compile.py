@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from compiler.errors import ActivationsTooLargeError, CompilationError, UsageError
-from compiler.facts import RUNTIME_VERSION_CURRENT, RUNTIME_VERSION_LOWEST
+from compiler.facts import RUNTIME_INT8_HOST, RUNTIME_VERSION_CURRENT, RUNTIME_VERSION_LOWEST
 from compiler.graph import Graph, Model, Operator, TensorType, serialize_model
 from compiler.lowering.lowered import LoweredNetwork
 from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.select import Network, network_of, objection
 from compiler.mapping import MappedGraph, MappingOptions, Status, Subgraph, Verdict, check_model, map_graph
-from compiler.memory.demand import ModelDemand
+from compiler.memory.demand import ModelDemand, for_runtime
 from compiler.memory.plan import CachePlan, ModelPlan, plan_cache
 from compiler.package.container import with_custom_operators
 from compiler.package.file import serialize_compiled
@@ -22,9 +22,6 @@ from compiler.package.layers import input_layer, output_layer
 from compiler.package.model import Executable, ExecutableType, Package
 from compiler.package.options import CustomOptions, write_custom_options
 from compiler.package.writer import write_package
-
-_INT8_RUNTIME = 12
-"""First runtime that takes int8 host data."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +186,10 @@ class _Job:
             except LoweringRefusal as refused:
                 self.refuse(refused)
 
+    def demand(self, network: Network, plan: ModelPlan | None = None) -> ModelDemand:
+        """Return what a subgraph asks of parameter memory under a plan made before."""
+        return for_runtime(network.demand(self.model.source, plan), self.options.min_runtime_version)
+
     def refuse(self, refused: LoweringRefusal) -> None:
         """Remember a refusal."""
         if refused.operator in self.refused:
@@ -218,21 +219,21 @@ class _Job:
 
 def _host_type_objection(graph: Graph, op: Operator, options: CompileOptions) -> Verdict | None:
     """Runtimes before 12 exchange uint8 only; int8 graph inputs and outputs need a newer one."""
-    if options.min_runtime_version >= _INT8_RUNTIME:
+    if options.min_runtime_version >= RUNTIME_INT8_HOST:
         return None
     for t in graph.activations(op):
         if t.type is TensorType.INT8 and (t.index in graph.inputs or t.index in graph.outputs):
             return Verdict(Status.DATA_TYPE, f"{op.title}: {t.name} is INT8 host data, which needs runtime version "
-                           f"{_INT8_RUNTIME}; the model is compiled for {options.min_runtime_version}.",
+                           f"{RUNTIME_INT8_HOST}; the model is compiled for {options.min_runtime_version}.",
                            "Convert the model with uint8 inference input and output types.")
     return None
 
 
 def _plan(parts: Sequence[tuple[_Job, Network]]) -> CachePlan:
     """Plan the memory; layers that turn out to be streamed take rows, so plan again until nothing changes."""
-    plan = plan_cache([network.demand(job.model.source) for job, network in parts])
+    plan = plan_cache([job.demand(network) for job, network in parts])
     while True:
-        demands = [network.demand(job.model.source, own) for (job, network), own in zip(parts, plan.models, strict=True)]
+        demands = [job.demand(network, own) for (job, network), own in zip(parts, plan.models, strict=True)]
         if min((d.staging_row for d in demands), default=plan.staging_row) >= plan.staging_row:
             return plan
         plan = plan_cache(demands)

@@ -12,6 +12,7 @@ import numpy as np
 from compiler.beagle.isa import Instruction, decode_stream, encode_stream
 from compiler.beagle.reference import Generation, evaluate
 from compiler.beagle.simulator import Machine
+from compiler.conformance.plan import compare_plan
 from compiler.conformance.runs import Array, PairUnderTest, against_kernels, compared, run, simulated_cycles
 from compiler.mapping import MappingOptions, map_graph
 from compiler.package import Executable, Package, read_package, write_package
@@ -179,20 +180,26 @@ def parameters(pair: PairUnderTest) -> Result:
 
 
 def memory(pair: PairUnderTest) -> Result:
-    """As many parameter bytes are cached and streamed as in the official model."""
-    if (short := _coverage(pair)) is not None:
-        return short
-    ours = [_parameter_bytes(p) for p in pair.our_packages]
-    theirs = [_parameter_bytes(p) for _, p in pair.packages]
-    return verdict(ours == theirs, f"cached and streamed bytes: ours {ours}, official {theirs}",
-                   on_chip=sum(cached for cached, _ in ours), off_chip=sum(streamed for _, streamed in ours),
-                   official_on_chip=sum(cached for cached, _ in theirs),
-                   official_off_chip=sum(streamed for _, streamed in theirs))
+    """Each layer is cached or streamed as in the official model, and as many bytes are.
 
-
-def _parameter_bytes(p: Package) -> tuple[int, int]:
-    """Return bytes of parameters that are cached, and that are streamed."""
-    return len(p.caching.parameters) if p.caching else 0, len(p.execution.parameters)
+    The plan is that of the whole graph that the official compiler maps, also where code generation does not reach.
+    """
+    graph = pair.source.main
+    mapped = map_graph(graph, MappingOptions(multiple_subgraphs=len(pair.packages) > 1))
+    if len(mapped.subgraphs) != len(pair.packages):
+        return Result("fail", f"{len(mapped.subgraphs)} subgraphs, official {len(pair.packages)}")
+    found = [compare_plan(graph, part, package) for part, (_, package) in zip(mapped.subgraphs, pair.packages, strict=True)]
+    figures = {
+        "layers": sum(c.layers for c in found), "split_differs": sum(len(c.split_differs) for c in found),
+        "unidentified": sum(len(c.unidentified) for c in found), "segments": sum(c.segments for c in found),
+        "segments_identical": sum(c.identical for c in found),
+        "on_chip": sum(c.ours[0] for c in found), "off_chip": sum(c.ours[1] for c in found),
+        "official_on_chip": sum(c.official[0] for c in found), "official_off_chip": sum(c.official[1] for c in found),
+    }
+    other = next((name for c in found for name in c.split_differs), None)
+    reason = f"{other} is cached by one and streamed by the other" if other is not None else (
+        f"cached and streamed bytes: ours {[c.ours for c in found]}, official {[c.official for c in found]}")
+    return verdict(all(c.equal for c in found), reason, **figures)
 
 
 def compiles(pair: PairUnderTest) -> Result:

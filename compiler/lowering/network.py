@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from compiler.facts import NARROW_BYTES, PARAMETER_LINE_BYTES
+from compiler.facts import NARROW_BYTES, PARAMETER_LINE_BYTES, WIDE_ROWS
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import (
     ACTIVATION_NAMES,
@@ -269,7 +269,7 @@ def parameter_tensor(layer: DenseLayer) -> ParameterTensor:
     last = layer.groups_on(layer.tiles - 1) * p.group_rows
     rows = layer.groups_per_tile * p.group_rows
     return ParameterTensor(layer.name, Kind.LOCAL, rows, round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES),
-                           layer.tiles, last, group_rows=p.group_rows)
+                           layer.tiles, last, cacheable=p.group_rows <= WIDE_ROWS, group_rows=p.group_rows)
 
 
 def arriving(plan: ModelPlan | None, tensors: Iterable[int]) -> list[bool]:

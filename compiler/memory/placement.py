@@ -119,9 +119,8 @@ class TileMemory:
     def _place(self, tensors: Sequence[ParameterTensor], on_ring: set[int]) -> Placement:
         first_model = not any(self._bottom) and all(c == self._top for c in self._ceiling)
         pieces: list[tuple[Piece, ...]] = [()] * len(tensors)
-        for i in _local_order(tensors):
-            if i not in on_ring:
-                pieces[i] = self._place_local(tensors[i])
+        for i in self._side_by_side(tensors, on_ring):
+            pieces[i] = self._place_local(tensors[i])
         ring = {i for i, t in enumerate(tensors) if t.cacheable and not pieces[i] and (t.kind is Kind.RING or t.group_rows)}
         owners = self._assign(tensors, ring)
         complete = all(i in owners or pieces[i] for i, t in enumerate(tensors) if t.cacheable)
@@ -131,12 +130,23 @@ class TileMemory:
         dense = frozenset(i for i in owners if tensors[i].kind is Kind.LOCAL)
         return Placement(tuple(pieces), dense, streamed)
 
+    def _side_by_side(self, tensors: Sequence[ParameterTensor], on_ring: set[int]) -> list[int]:
+        """Choose local tensors in operator order as long as there is room; returns them from the lowest row up."""
+        chosen: list[int] = []
+        rows = tiles = 0
+        for i, t in enumerate(tensors):
+            if not t.cacheable or t.kind is not Kind.LOCAL or i in on_ring:
+                continue
+            widest = max(tiles, t.tiles)
+            left = min(self._ceiling[:widest]) - max(self._bottom[:widest]) - rows - t.rows
+            if left >= 0:
+                self.slack = min(self.slack, left)
+                rows, tiles = rows + t.rows, widest
+                chosen.append(i)
+        return sorted(chosen, key=lambda i: (-tensors[i].tiles, -i))
+
     def _place_local(self, tensor: ParameterTensor) -> tuple[Piece, ...]:
         row = max(self._bottom[:tensor.tiles])
-        left = min(self._ceiling[:tensor.tiles]) - row - tensor.rows
-        if left < 0:
-            return ()
-        self.slack = min(self.slack, left)
         for tile in range(tensor.tiles):
             self._bottom[tile] = row + tensor.rows
             self._tables[tile] += tensor.rows if tensor.table else 0
@@ -207,11 +217,6 @@ class TileMemory:
                 first += rows
             placed[i] = tuple(parts)
         return placed
-
-
-def _local_order(tensors: Sequence[ParameterTensor]) -> list[int]:
-    local = [i for i, t in enumerate(tensors) if t.cacheable and t.kind is Kind.LOCAL]
-    return sorted(local, key=lambda i: (-tensors[i].tiles, -i))
 
 
 def _ring_order(tensors: Sequence[ParameterTensor], ring: set[int]) -> Iterable[int]:

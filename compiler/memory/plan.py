@@ -4,7 +4,8 @@ Rules, read off official programs:
 
 * A layer is cached as a whole or streamed as a whole. A layer that does not fit is skipped,
   smaller ones are still tried.
-* Local tensors come first, from row 0 upwards: those on most tiles first, later layers lower.
+* Local tensors come first, earlier layers before later ones. They lie from row 0 upwards: those
+  on most tiles lowest, of equals the later layers.
 * A ring tensor goes to the least filled tile, in the order most often read, depthwise first,
   largest first. One that no single tile can hold is cut into k pieces on k tiles, k as small
   as possible, the first k - 1 pieces filling their tile.

@@ -21,13 +21,14 @@ from compiler.lowering.network import (
 )
 from compiler.lowering.parameters import dense_blob, round_up
 from compiler.lowering.refusal import LoweringRefusal
+from compiler.lowering.spatial.families.convolution import ring_tensor
 from compiler.lowering.spatial.layer import Layer
 from compiler.lowering.spatial.planning import choose_strips
 from compiler.lowering.spatial.program import Memory, Port, SpatialNetwork, place, spatial_program
 from compiler.lowering.spatial.reading import NetworkReader
 from compiler.lowering.spatial.weights import Kernel
 from compiler.mapping import Subgraph
-from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
+from compiler.memory.demand import ModelDemand
 from compiler.memory.placement import Piece
 from compiler.memory.plan import ModelPlan
 
@@ -106,8 +107,7 @@ class ImageNetwork:
         plan:
             A plan made before: dense layers that it streams need rows of wide memory to pass through.
         """
-        tensors = [ParameterTensor(layer.name, Kind.RING, layer.kernel.cached_rows, 64 * layer.kernel.lines,
-                                   depthwise=layer.kernel.depthwise) for layer in self.network.convolutions]
+        tensors = [ring_tensor(layer.name, layer.kernel) for layer in self.network.convolutions]
         tensors += [parameter_tensor(layer) for layer in self.reader.dense]
         tensors += softmax_tensors(self.network.tail.softmax if self.network.tail is not None else None)
         first = len(self.network.convolutions)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compiler.facts import WIDE_ROWS
+from compiler.facts import PARAMETER_LINE_BYTES, WIDE_ROWS
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import (
     ACTIVATION_NAMES,
@@ -30,6 +30,7 @@ from compiler.lowering.spatial.layer import NO_LIMIT, Activations, Effort, Layer
 from compiler.lowering.spatial.layer import most_pixels as computed_at_once
 from compiler.lowering.spatial.weights import Kernel, convolution_kernel, depthwise_kernel
 from compiler.mapping import Status, Verdict
+from compiler.memory.demand import Kind, ParameterTensor
 
 HEADER_GAP_ROWS = 32
 """Rows that official programs leave free above the header slots."""
@@ -119,6 +120,12 @@ class Convolution(Layer):
         emission.announce(self.target, self.kernel.groups, at_end=self.kernel.depthwise)
         emit_convolution(emission.b, emission.books, self, activations[self.source], activations[self.target],
                          emission.pieces[self.name], emission.tops[self.name])
+
+
+def ring_tensor(name: str, kernel: Kernel) -> ParameterTensor:
+    """Return what a convolution asks of parameter memory."""
+    return ParameterTensor(name, Kind.RING, kernel.cached_rows, PARAMETER_LINE_BYTES * kernel.lines,
+                           depthwise=kernel.depthwise)
 
 
 def kernel_of(graph: Graph, op: Operator) -> Kernel:

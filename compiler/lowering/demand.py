@@ -1,0 +1,163 @@
+"""What a mapped graph asks of parameter memory, operator by operator.
+
+The parameters of a layer are a function of the source model alone. They can therefore be told for
+every graph that the mapping allows, also where no program can be generated yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from compiler.facts import LANES, PARAMETER_LINE_BYTES, WIDE_ROWS
+from compiler.graph import Graph, Operator, Tensor
+from compiler.lowering.arithmetic import unsigned_weights, zero_point
+from compiler.lowering.dense_layer import DenseLayer
+from compiler.lowering.network import dense_layer, is_free, parameter_tensor, softmax_layer, softmax_tensors
+from compiler.lowering.parameters import Bytes, DenseParameters, dense_blob, round_up
+from compiler.lowering.spatial.context import extent_of, image_of, is_flat
+from compiler.lowering.spatial.families.convolution import kernel_of, ring_tensor
+from compiler.lowering.spatial.tail import flattened_weights
+from compiler.lowering.spatial.weights import Kernel
+from compiler.mapping import Subgraph
+from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
+
+_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+_WITH_CONSTANTS = ("ADD", "SUB", "MUL", "PRELU")
+_UNREAD = ("TRANSPOSE_CONV", "UNIDIRECTIONAL_SEQUENCE_LSTM", "SPLIT", "TRANSPOSE", "PACK")
+"""Operators with tables of their own that are not known."""
+_SPREAD_POSITIONS = 16
+"""Pixels that a table brings together when an image is too large for one."""
+
+
+@dataclass(frozen=True)
+class GraphDemand:
+    """The demand of a subgraph, and the parameters themselves.
+
+    Attributes
+    ----------
+    blobs:
+        Per tensor of the demand: its bytes as they lie in the parameters of an executable; empty when only
+        their number is known.
+    unread:
+        Operators that may have parameters of which nothing is known.
+    """
+
+    demand: ModelDemand
+    blobs: tuple[bytes, ...]
+    unread: tuple[str, ...]
+
+
+def read_demand(graph: Graph, subgraph: Subgraph, name: str, staging_row: int = WIDE_ROWS, *,
+                zero_bias: bool = False) -> GraphDemand:
+    """Read the demand of a subgraph, in the order of its operators.
+
+    Parameters
+    ----------
+    staging_row:
+        Lowest wide row that the executable uses for itself.
+    zero_bias:
+        Keep biases that are all zero, as early compilers do.
+    """
+    found: list[tuple[ParameterTensor, bytes]] = []
+    unread = []
+    for index in subgraph.operators:
+        op = graph.operators[index]
+        tensors = _tensors(graph, op, zero_bias)
+        found += tensors
+        if op.name in _UNREAD or (op.name == "FULLY_CONNECTED" and not tensors):
+            unread.append(op.title)
+    return GraphDemand(ModelDemand(name, tuple(t for t, _ in found), staging_row), tuple(b for _, b in found),
+                       tuple(unread))
+
+
+def _tensors(graph: Graph, op: Operator, zero_bias: bool) -> list[tuple[ParameterTensor, bytes]]:
+    x = graph.tensors[op.inputs[0]]
+    if op.name == "FULLY_CONNECTED" or (op.name == "CONV_2D" and is_flat(x)):
+        weights = graph.tensors[op.inputs[1]]
+        if not weights.is_constant or (op.name == "FULLY_CONNECTED" and weights.shape[-1] != x.elements):
+            return []
+        layer = dense_layer(graph, op, _flattened(graph, op))
+        return [_dense(op, _with_bias(graph, op, layer.parameters, zero_bias))]
+    if op.name in _CONVOLUTIONS:
+        kernel = kernel_of(graph, op)
+        kernel = replace(kernel, parameters=_with_bias(graph, op, kernel.parameters, zero_bias))
+        return [(ring_tensor(op.title, kernel), kernel.blob)]
+    if op.name == "SOFTMAX" and is_flat(x):
+        softmax = softmax_layer(graph, op)
+        return list(zip(softmax_tensors(softmax), softmax.tables, strict=True))
+    if op.name in _WITH_CONSTANTS:
+        return [(_table(op, t), b"") for t in (graph.tensors[i] for i in op.inputs) if t.is_constant and t.elements > 1]
+    return _layout_table(graph, op)
+
+
+def _dense(op: Operator, parameters: DenseParameters) -> tuple[ParameterTensor, bytes]:
+    return parameter_tensor(DenseLayer(op.title, parameters, None, 0, 0, 0, 0)), dense_blob(parameters)
+
+
+def _with_bias(graph: Graph, op: Operator, parameters: DenseParameters, zero_bias: bool) -> DenseParameters:
+    if zero_bias and parameters.bias is None and graph.input(op, 2) is not None:
+        return replace(parameters, bias=np.zeros(parameters.outputs, np.int32))
+    return parameters
+
+
+def _layout_table(graph: Graph, op: Operator) -> list[tuple[ParameterTensor, bytes]]:
+    """Zeros and ones with which channels are moved where four of them do not stay together.
+
+    Seen: vectors of odd lengths put together; pixels of one channel made a vector, all of them
+    where they are few; a channel axis added.
+    """
+    y = graph.output(op)
+    inputs = [graph.tensors[i] for i in op.inputs]
+    if op.name == "CONCATENATION" and is_flat(y) and any(t.shape[-1] % 4 for t in inputs[:-1]):
+        return [_dense(op, _moving([t.shape[-1] for t in inputs]))]
+    made_by = graph.producers.get(inputs[0].index)
+    if op.name != "RESHAPE" or made_by is None:
+        return []
+    source = extent_of(inputs[0])
+    if is_flat(y) and not is_flat(inputs[0]) and source[-1] == 1 and not is_free(graph, made_by):
+        if y.elements <= LANES:
+            return [_dense(op, _moving([1] * y.elements))]
+        parameters = _moving([1] * _SPREAD_POSITIONS)
+        kernel = Kernel(parameters, _SPREAD_POSITIONS, 1, 1, depthwise=False)
+        return [(ring_tensor(op.title, kernel), kernel.blob)]
+    if len(y.shape) == len(inputs[0].shape) + 1 and y.shape[:-1] == inputs[0].shape and y.shape[-1] == 1:
+        channels = y.shape[-2]
+        weights = np.zeros((4 * channels, channels), np.uint8)
+        weights[4 * np.arange(channels), np.arange(channels)] = 1
+        kernel = Kernel(_zeros_and_ones(weights), 1, -(-channels // 4), 1, depthwise=False)
+        return [(ring_tensor(op.title, kernel), kernel.blob)]
+    return []
+
+
+def _moving(parts: Sequence[int]) -> DenseParameters:
+    """Put parts together that each begin at a multiple of four inputs."""
+    starts = np.cumsum([0, *(round_up(part, 4) for part in parts)])
+    columns = np.concatenate([start + np.arange(part) for start, part in zip(starts[:-1], parts, strict=True)])
+    weights = np.zeros((len(columns), int(starts[-1])), np.uint8)
+    weights[np.arange(len(columns)), columns] = 1
+    return _zeros_and_ones(weights)
+
+
+def _zeros_and_ones(weights: Bytes) -> DenseParameters:
+    return DenseParameters(weights, 0, False, np.ones(1, np.float32), np.zeros(len(weights), np.int32))
+
+
+def _flattened(graph: Graph, op: Operator) -> Bytes | None:
+    """Weights of a dense layer on an image, in the order in which the tiles send its pixels."""
+    source = op.inputs[0]
+    while is_flat(graph.tensors[source]) and source in graph.producers and is_free(graph, graph.producers[source]):
+        source = graph.producers[source].inputs[0]
+    w, image = graph.tensors[op.inputs[1]], graph.tensors[source]
+    if is_flat(image) or (source not in graph.producers and source != op.inputs[0]):
+        return None
+    return flattened_weights(unsigned_weights(w).reshape(w.shape[0], -1), image_of(image), zero_point(w))
+
+
+def _table(op: Operator, constant: Tensor) -> ParameterTensor:
+    """Rows of four channels, or the values of a whole image as they are; the chip only accepts them as a stream."""
+    channels = constant.shape[-1]
+    rows = -(-channels // 4) if channels == constant.elements else -(-constant.elements // PARAMETER_LINE_BYTES)
+    return ParameterTensor(f"{op.title} table", Kind.RING, rows, PARAMETER_LINE_BYTES * rows, cacheable=False)
