@@ -23,6 +23,7 @@ from compiler.lowering.spatial.program import SpatialNetwork
 from compiler.lowering.spatial.tail import Tail, flattened_weights
 from compiler.mapping import Subgraph
 
+_REDUCTIONS = ("MEAN", "REDUCE_MAX", "SUM")
 _POOLS = ("AVERAGE_POOL_2D", "MAX_POOL_2D")
 
 
@@ -108,7 +109,8 @@ class NetworkReader:
         y = self.graph.output(op)
         if is_free(self.graph, op):
             return self._is_vector(op.inputs[0]) or (op.name == "RESHAPE" and is_flat(y))
-        return self._is_vector(op.inputs[0]) or op.name in ("FULLY_CONNECTED", "MEAN") or (
+        return self._is_vector(op.inputs[0]) or op.name == "FULLY_CONNECTED" or (
+            op.name in _REDUCTIONS and is_flat(y)) or (
             op.name in _POOLS and reduces_all(self.graph, op))
 
     def _is_vector(self, tensor: int) -> bool:
@@ -138,7 +140,7 @@ class NetworkReader:
             if self._mean is None and not self.dense:
                 raise LoweringRefusal(op.index, refusal(op, "over the pixels of an image is not generated yet."))
             self._softmax = softmax_layer(self.graph, op)
-        elif op.name in _POOLS or op.name == "MEAN":
+        elif op.name in (*_POOLS, *_REDUCTIONS):
             if self.dense or self._mean is not None:
                 raise LoweringRefusal(op.index, refusal(op, "reduces a vector; that is not generated."))
             self._mean = read_whole_pool(self.context, op)

@@ -122,6 +122,23 @@ class Net:
         self.x = self.b.mean(self.x, (1, 2), keep_dims=keep)
         return self
 
+    def reduce(self, name: str, *axes: int) -> Net:
+        """MEAN, SUM or REDUCE_MAX that keeps the reduced dimensions."""
+        build = {"MEAN": self.b.mean, "REDUCE_MAX": self.b.reduce_max}
+        self.x = build[name](self.x, axes) if name in build else self.b.sum(self.x, axes, scale=2.5, zero_point=self.zero)
+        return self
+
+    def layer_normalization(self) -> Net:
+        """A layer minus the mean of its channels, over the root of their variance."""
+        x, small = self.conv(self.b.shape(self.x)[-1], 1, activation="NONE").x, self.zero - 121
+        mean = self.b.mean(x, (3,))
+        variance = self.b.mean(self.b.squared_difference(x, mean, scale=0.3, zero_point=small), (3,))
+        epsilon = self.b.constant(np.asarray([3], self.kind.numpy), scale=0.01)
+        self.x = self.b.add(variance, epsilon, scale=0.3, zero_point=small)
+        centred = self.b.sub(x, mean, scale=0.2, zero_point=self.zero)
+        self.x = self.b.mul(centred, self.unary("RSQRT", 0.02).x, scale=0.1, zero_point=self.zero)
+        return self
+
     def dense(self, outputs: int, activation: str = "NONE") -> Net:
         """FULLY_CONNECTED, behind images of all their pixels."""
         inputs = int(np.prod(self.b.shape(self.x)))

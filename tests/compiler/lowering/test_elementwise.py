@@ -35,6 +35,14 @@ NETWORKS: dict[str, Build] = {
     "one slope": lambda net: net((13, 12, 6)).prelu(1),
     "tanh": lambda net: net((13, 12, 6)).conv(6, 1, activation="NONE").tanh(),
     "reciprocal root": lambda net: net((13, 12, 6)).conv(6, 1).unary("RSQRT", 0.02),
+    "mean of rows": lambda net: net((13, 12, 6)).reduce("MEAN", 1),
+    "sum of columns": lambda net: net((13, 12, 8)).reduce("SUM", 2),
+    "largest of columns": lambda net: net((13, 12, 8)).reduce("REDUCE_MAX", 2),
+    "largest of all": lambda net: net((13, 12, 8)).reduce("REDUCE_MAX", 1, 2),
+    "sum of all": lambda net: net((13, 12, 8)).reduce("SUM", 1, 2),
+    "mean of channels": lambda net: net((13, 12, 32)).reduce("MEAN", 3),
+    "sum of 12 channels": lambda net: net((13, 12, 12)).reduce("SUM", -1),
+    "layer normalization": lambda net: net((13, 12, 8)).layer_normalization(),
     "averages at the border": lambda net: net((13, 14, 8)).pool("AVERAGE_POOL_2D", 3, 1, "SAME").conv(4),
     "averages of 72 channels": lambda net: net((15, 14, 8)).conv(72, 1).pool("AVERAGE_POOL_2D", 3, 2, "SAME"),
     "averages of 5 x 5": lambda net: net((15, 14, 5)).pool("AVERAGE_POOL_2D", 5, 2, "SAME"),
@@ -59,7 +67,9 @@ def _full_constant() -> Net:
 
 @pytest.mark.parametrize(("build", "reason"), [
     (_full_constant, "one value, or one per channel"),
-], ids=["constant"])
+    (lambda: Net((6, 6, 6)).reduce("MEAN", 3), "multiple of 4"),
+    (lambda: Net((6, 6, 8)).reduce("SUM", 1, 3), "rows, columns, both of them, or channels"),
+], ids=["constant", "channels", "axes"])
 def test_what_is_not_generated_stays_on_the_cpu_with_the_true_reason(build: Callable[[], Net], reason: str) -> None:
     compiled = compile_model(build().model())
     assert compiled.on_cpu == 1

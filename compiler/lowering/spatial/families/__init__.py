@@ -11,8 +11,9 @@ from compiler.lowering.spatial.families.extremum import EXTREMUM
 from compiler.lowering.spatial.families.family import Family
 from compiler.lowering.spatial.families.multiplication import MULTIPLICATION
 from compiler.lowering.spatial.families.padding import PADDING
-from compiler.lowering.spatial.families.pooling import MEAN, POOL
+from compiler.lowering.spatial.families.pooling import POOL
 from compiler.lowering.spatial.families.prelu import PRELU
+from compiler.lowering.spatial.families.reduction import REDUCTION
 from compiler.lowering.spatial.families.resize import RESIZE
 from compiler.lowering.spatial.families.selection import SELECTION
 from compiler.lowering.spatial.families.unary import UNARY
@@ -26,12 +27,13 @@ FAMILIES: Mapping[str, Family] = {
     "LOGISTIC": UNARY,
     "MAXIMUM": EXTREMUM,
     "MAX_POOL_2D": POOL,
-    "MEAN": MEAN,
+    "MEAN": REDUCTION,
     "MINIMUM": EXTREMUM,
     "MUL": MULTIPLICATION,
     "PAD": PADDING,
     "PRELU": PRELU,
     "QUANTIZE": UNARY,
+    "REDUCE_MAX": REDUCTION,
     "RELU": UNARY,
     "RELU6": UNARY,
     "RELU_N1_TO_1": UNARY,
@@ -43,6 +45,7 @@ FAMILIES: Mapping[str, Family] = {
     "SQUARED_DIFFERENCE": ADDITION,
     "STRIDED_SLICE": SELECTION,
     "SUB": ADDITION,
+    "SUM": REDUCTION,
     "TANH": UNARY,
     "TILE": SELECTION,
     "EXPAND_DIMS": SELECTION,

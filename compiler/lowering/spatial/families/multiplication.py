@@ -90,7 +90,7 @@ class Product(Layer):
         b.tile_fence(reset=LAYER_COUNTERS)
         for mask, fields in by_content({t: _multiply(self, a, target, t, products) for t in tiles}):
             b.tile("tensor_op", mask, dict(fields))
-        for mask, fields in by_content({t: _pass_through(c, target, t) for t in tiles}):
+        for mask, fields in by_content({t: pass_through(c, target, t) for t in tiles}):
             b.tile("narrow_to_wide", mask, dict(fields))
         build_identity(b, products + self._products([activations]), engines=1 << TileEngine.NARROW_TO_WIDE)
         for mask, fields in by_content({t: _gather(target, t, products) for t in tiles}):
@@ -98,9 +98,9 @@ class Product(Layer):
         emission.reset()
 
 
-def _blocks(target: Activation) -> tuple[int, int]:
+def blocks_of(image: Activation) -> tuple[int, int]:
     """Words of a block, and blocks of a pixel."""
-    words = target.image.padded // 4
+    words = image.image.padded // 4
     block = BLOCK_WORDS if words % BLOCK_WORDS == 0 else 1
     return block, words // block
 
@@ -108,7 +108,7 @@ def _blocks(target: Activation) -> tuple[int, int]:
 def _multiply(layer: Product, a: Activation, target: Activation, tile: int, products: int) -> Values:
     rows, columns = target.own(tile)
     slab = a.slab(tile)
-    block, blocks = _blocks(target)
+    block, blocks = blocks_of(target)
     channels, high, wide = slab.pixel, len(rows), len(columns)
     fields: Values = _ONE_BYTE | {f"loop{i}": n - 1 for i, n in enumerate((4 * block, blocks, wide, high))}
     fields |= {"in_zero_point": layer.zero_points[0], "weights_zero_point": layer.zero_points[1], "channel_group_level": 4,
@@ -128,11 +128,11 @@ def _product_dims(channels: int, wide: int, high: int) -> list[tuple[int, int]]:
     return [(channels, 4), (wide, 4 * channels), (high, 4 * channels * wide), (1, 4 * channels * wide * high)]
 
 
-def _pass_through(operand: Activation, target: Activation, tile: int) -> Values:
-    """Words of the second operand, each into a row."""
+def pass_through(operand: Activation, target: Activation, tile: int) -> Values:
+    """Fields that move the words of the pixels of a result on a tile into wide rows, one to a row."""
     rows, columns = target.own(tile)
     slab = operand.slab(tile)
-    block, blocks = _blocks(target)
+    block, blocks = blocks_of(operand)
     words = slab.pixel // 4
     first = (operand.address + slab.offset(rows.start, columns.start)) // 4
     dims = many([(words, 1), (len(columns), words), (len(rows), slab.pitch // 4)]) or [(1, 1)]

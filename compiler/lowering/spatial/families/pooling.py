@@ -27,7 +27,7 @@ from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.family import FUSED, Family
 from compiler.lowering.spatial.geometry import Activation, Slab, Span, Window, by_content, many, merge_dims
 from compiler.lowering.spatial.layer import Activations, Effort, Layer, most_pixels
-from compiler.mapping import Status, Verdict
+from compiler.mapping import Verdict
 
 PIXELS_PER_ROW = 4
 WORDS_PER_ROW = 16
@@ -327,9 +327,9 @@ def read_whole_pool(context: Context, op: Operator) -> Pool:
     x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
     image = context.image(x.index)
     count = image.height * image.width
-    maximum = op.name == "MAX_POOL_2D"
+    maximum = op.name in ("MAX_POOL_2D", "REDUCE_MAX")
     low, high = clamp(y, getattr(op.options, "fusedActivationFunction", 0))
-    multiplier = bits(unary_multiplier(x, y) if maximum else mean_multiplier(x, y, count))
+    multiplier = bits(unary_multiplier(x, y) if maximum else mean_multiplier(x, y, 1 if op.name == "SUM" else count))
     return Pool(op.title, maximum, context.resolve(x.index), y.index, (Window(1), Window(count)), zero_point(x),
                 zero_point(y), multiplier, low, high)
 
@@ -345,18 +345,4 @@ def _objection(graph: Graph, op: Operator) -> Verdict | None:
     return None
 
 
-def mean_objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Say why a mean by itself cannot be emitted; None when it can."""
-    x, y, axes = graph.tensors[op.inputs[0]], graph.output(op), graph.tensors[op.inputs[1]]
-    if not axes.is_constant:
-        return Verdict(Status.NOT_CONSTANT, f"{op.title}: its axes must be constants.", "Freeze the model first.")
-    if x.type is not y.type or x.quantization is None or y.quantization is None:
-        return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")
-    if len(x.shape) != 4 or x.shape[0] != 1 or {a % 4 for a in axes.array().reshape(-1).tolist()} != {1, 2}:
-        return refusal(op, f"reduces {x.name} of shape {list(x.shape)} along {axes.array().reshape(-1).tolist()}; only "
-                           "means over rows and columns are generated.")
-    return None
-
-
 POOL = Family(_objection, _read)
-MEAN = Family(mean_objection, read_whole_pool)
