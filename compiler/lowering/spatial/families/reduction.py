@@ -83,7 +83,8 @@ class ChannelSum(Layer):
         fields: Values = {f"loop{i}": n - 1 for i, n in enumerate((block, blocks, pixels))}
         fields |= {"partial_from_zero": 1, "no_partial_sums": 1, "weights_zero_point": self.in_zero_point,
                    "channel_group_level": 1, "reduction": 3, "lanes_m1": 3, "lanes_last_m1": 3,
-                   "multiplier": self.multiplier, "clamp_low": self.clamp_low, "clamp_high": self.clamp_high, "out_zero_point": self.out_zero_point}
+                   "multiplier": self.multiplier,
+                   "clamp_low": self.clamp_low, "clamp_high": self.clamp_high, "out_zero_point": self.out_zero_point}
         fields |= walk("out", target.own_address(tile), [(1, 4), (len(columns), slab.pixel), (len(rows), slab.pitch),
                                                          (1, slab.size)], total_dims=8)
         fields |= walk("weights", 4 * OPERAND_ROW, [(block, 4), (blocks, 0), (pixels, 0)], total_dims=8, level=1,
