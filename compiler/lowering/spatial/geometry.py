@@ -102,7 +102,53 @@ class Several(Window):
         return need
 
 
+@dataclass(frozen=True)
+class Lane(Window):
+    """Every ``period``-th row (or column) of a result, and where it comes from.
+
+    Attributes
+    ----------
+    phase, period:
+        Rows phase, phase + period, ... of the result.
+    start, stride:
+        Come from rows start, start + stride, ... of the operand.
+    """
+
+    phase: int = 0
+    period: int = 1
+    start: int = 0
+
+    def indices(self, out: Span) -> Span:
+        """Return which of them lie in a part of the result."""
+        first, last = (-(-(place - self.phase) // self.period) for place in (out.start, out.stop))
+        return Span(first, max(first, last))
+
+    def needed(self, out: Span) -> Span:
+        """Return the rows that they come from."""
+        found = self.indices(out)
+        if not len(found):
+            return Span(0, 0)
+        return Span(self.start + self.stride * found.start, self.start + self.stride * (found.stop - 1) + 1)
+
+    def place(self, index: int) -> int:
+        """Return one of the rows of the result."""
+        return self.phase + self.period * index
+
+
+@dataclass(frozen=True)
+class OnLane(Window):
+    """A window whose outputs are the rows of a lane."""
+
+    lane: Lane = Lane()
+    window: Window = Window()
+
+    def needed(self, out: Span) -> Span:
+        """Input rows for output rows."""
+        return self.window.needed(self.lane.indices(out))
+
+
 IDENTITY = Window()
+EVERY = Lane()
 
 
 @dataclass(frozen=True)

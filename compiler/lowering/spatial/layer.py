@@ -87,6 +87,11 @@ class Layer(ABC):
         return None
 
     @property
+    def convolutions(self) -> tuple[Layer, ...]:
+        """Layers with parameters in it."""
+        return ()
+
+    @property
     def reading(self) -> Reading:
         """What it reads, and through which windows."""
         return Reading(self.target, tuple((s, self.windows_of(s)) for s in self.sources), self.aligned)

@@ -96,7 +96,7 @@ class SpatialNetwork:
     @property
     def convolutions(self) -> tuple[Convolution, ...]:
         """Layers that have parameters."""
-        return tuple(layer for layer in self.layers if isinstance(layer, Convolution))
+        return tuple(c for layer in self.layers for c in layer.convolutions if isinstance(c, Convolution))
 
     def scenes_of(self, layer: Layer) -> Sequence[Activations]:
         """Return the images as a layer sees them, band after band."""

@@ -99,7 +99,7 @@ class NetworkReader:
     def _layers(self, op: Operator) -> list[Layer]:
         made = FAMILIES[op.name].read(self.context, op)
         found = [] if made is None else [made] if isinstance(made, Layer) else list(made)
-        self.operators |= {layer.name: op for layer in found}
+        self.operators |= {layer.name: op for made in found for layer in (made, *made.convolutions)}
         return found
 
     # -- behind the images ----------------------------------------------------------------------------

@@ -30,6 +30,14 @@ def joined(net: Net, channels: Sequence[int], axis: int = -1) -> Net:
     return net.at(net.b.concatenation(branches, axis=axis, scale=0.9, zero_point=net.zero + 1))
 
 
+def transposed(shape: tuple[int, int, int], outputs: int, kernel: tuple[int, int], stride: tuple[int, int],
+               padding: str = "SAME", *, per_channel: bool = True) -> Net:
+    net = Net(shape)
+    weights = net.rng.normal(size=(outputs, *kernel, shape[2]))
+    return net.at(net.b.transpose_conv(net.x, weights, net.rng.normal(size=outputs), scale=0.3, zero_point=net.zero,
+                                       stride=stride, padding=padding, per_channel=per_channel))
+
+
 NETWORKS: dict[str, Callable[[], Net]] = {
     "padded to 64 times the size": lambda: Net((2, 2, 3)).pad((31, 31), (31, 31)),
     "more padding than image": lambda: Net((5, 5, 8)).pad((7, 2), (0, 13)).conv(4),
@@ -63,6 +71,12 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "channels become rows": lambda: moved((9, 6, 8), lambda b, x: b.transpose(x, (0, 3, 1, 2))).conv(5, 1),
     "space to depth": lambda: moved((8, 12, 3), lambda b, x: b.space_to_depth(x, 2)).conv(5),
     "space to depth, whole words": lambda: moved((8, 12, 8), lambda b, x: b.space_to_depth(x, 4)).conv(5, 1),
+    "transposed convolution": lambda: transposed((7, 5, 8), 70, (3, 3), (2, 2)).conv(5),
+    "transposed convolution, few outputs": lambda: transposed((7, 8, 5), 3, (4, 4), (2, 2)).conv(5),
+    "transposed convolution without padding": lambda: transposed((7, 5, 8), 16, (3, 2), (2, 1), "VALID"),
+    "transposed convolution, stride beyond the kernel": lambda: transposed((5, 4, 4), 6, (2, 2), (3, 3), per_channel=False),
+    "depthwise, two outputs per channel": lambda: Net((8, 9, 6)).depthwise(multiplier=2).conv(4),
+    "depthwise, three outputs per channel": lambda: Net((8, 9, 24)).depthwise(5, multiplier=3, stride=2),
     "joined rows": lambda: joined(Net((5, 6, 8)), (6, 6), 1).conv(8),
     "joined columns": lambda: joined(Net((5, 3, 8)), (6, 6, 6), 2),
     "joined, four bytes of a word": lambda: joined(Net((9, 9, 8)), (1, 1, 1, 2)),
@@ -84,7 +98,7 @@ def test_moved_images_compute_the_right_values(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["7x7 to 1x1", "more padding than image", "small pools", "joined, 3 + 5 + 70",
                                   "bilinear, half pixels", "nearest", "joined columns", "transposed, odd channels",
-                                  "space to depth"])
+                                  "space to depth", "transposed convolution"])
 def test_any_order_of_engines_gives_the_same_outputs_and_the_judge_finds_nothing(name: str) -> None:
     check(NETWORKS[name]().model(), seeds=(1, 2), judge=True)
 

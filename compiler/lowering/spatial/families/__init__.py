@@ -16,6 +16,7 @@ from compiler.lowering.spatial.families.prelu import PRELU
 from compiler.lowering.spatial.families.reduction import REDUCTION
 from compiler.lowering.spatial.families.resize import RESIZE
 from compiler.lowering.spatial.families.selection import SELECTION
+from compiler.lowering.spatial.families.transposed import TRANSPOSED
 from compiler.lowering.spatial.families.unary import UNARY
 
 FAMILIES: Mapping[str, Family] = {
@@ -24,6 +25,7 @@ FAMILIES: Mapping[str, Family] = {
     "CONCATENATION": CONCATENATION,
     "CONV_2D": CONVOLUTION,
     "DEPTHWISE_CONV_2D": CONVOLUTION,
+    "EXPAND_DIMS": SELECTION,
     "LOGISTIC": UNARY,
     "MAXIMUM": EXTREMUM,
     "MAX_POOL_2D": POOL,
@@ -41,17 +43,17 @@ FAMILIES: Mapping[str, Family] = {
     "RESIZE_NEAREST_NEIGHBOR": SELECTION,
     "RSQRT": UNARY,
     "SLICE": SELECTION,
+    "SPACE_TO_DEPTH": SELECTION,
     "SPLIT": SELECTION,
     "SQUARED_DIFFERENCE": ADDITION,
+    "SQUEEZE": SELECTION,
     "STRIDED_SLICE": SELECTION,
     "SUB": ADDITION,
     "SUM": REDUCTION,
     "TANH": UNARY,
     "TILE": SELECTION,
-    "EXPAND_DIMS": SELECTION,
-    "SPACE_TO_DEPTH": SELECTION,
-    "SQUEEZE": SELECTION,
     "TRANSPOSE": SELECTION,
+    "TRANSPOSE_CONV": TRANSPOSED,
 }
 """Operator -> its family."""
 

@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+<<<<<<< HEAD
 from compiler.facts import PARAMETER_LINE_BYTES, WIDE_ROWS
+=======
+from compiler.facts import TILES, WIDE_ROWS
+>>>>>>> 33f2721 (TRANSPOSE_CONV by the places between input pixels; DEPTHWISE_CONV_2D with several outputs per channel)
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import (
     ACTIVATION_NAMES,
@@ -25,7 +30,7 @@ from compiler.lowering.spatial.context import Context, Padding, most_pixels, sam
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.convolution_program import emit_convolution
 from compiler.lowering.spatial.families.family import FUSED, Family
-from compiler.lowering.spatial.geometry import Activation, Window
+from compiler.lowering.spatial.geometry import EVERY, Activation, Lane, Span, Window
 from compiler.lowering.spatial.layer import NO_LIMIT, Activations, Effort, Layer
 from compiler.lowering.spatial.layer import most_pixels as computed_at_once
 from compiler.lowering.spatial.weights import Kernel, convolution_kernel, depthwise_kernel
@@ -64,6 +69,8 @@ class Convolution(Layer):
         Rows and columns.
     clamp_low, clamp_high:
         Bit patterns of float32 bounds.
+    lanes:
+        Rows and columns of the target that it computes.
     """
 
     name: str
@@ -75,11 +82,26 @@ class Convolution(Layer):
     out_zero_point: int
     clamp_low: int
     clamp_high: int
+    lanes: tuple[Lane, Lane] = (EVERY, EVERY)
 
     @property
     def sources(self) -> tuple[int, ...]:
         """The image."""
         return (self.source,)
+
+    @property
+    def convolutions(self) -> tuple[Convolution, ...]:
+        """Itself."""
+        return (self,)
+
+    def results(self, target: Activation, tile: int) -> tuple[Span, Span]:
+        """Return which rows and columns of its lanes a tile computes."""
+        rows, columns = (lane.indices(span) for lane, span in zip(self.lanes, target.own(tile), strict=True))
+        return rows, columns
+
+    def pixels(self, target: Activation) -> int:
+        """Return the pixels of the tile that computes most."""
+        return max(len(r) * len(c) for r, c in (self.results(target, tile) for tile in range(TILES)))
 
     def windows_of(self, source: int) -> Windows:
         """Return the window of the kernel."""
@@ -117,9 +139,13 @@ class Convolution(Layer):
         """Write borders, weights and the operation."""
         emission.exchange(self.source, activations[self.source])
         emission.b.barrier()
+        self.compute(emission, activations)
+
+    def compute(self, emission: Emission, activations: Activations) -> None:
+        """Write weights and the operation."""
         emission.announce(self.target, self.kernel.groups, at_end=self.kernel.depthwise)
         emit_convolution(emission.b, emission.books, self, activations[self.source], activations[self.target],
-                         emission.pieces[self.name], emission.tops[self.name])
+                         emission.pieces[self.name], emission.tops.get(self.name, WIDE_ROWS))
 
 
 def ring_tensor(name: str, kernel: Kernel) -> ParameterTensor:
@@ -141,7 +167,18 @@ def kernel_of(graph: Graph, op: Operator) -> Kernel:
         return convolution_kernel(filters, base, pixels=most_pixels(y))
     if x.shape[-1] == 1:
         return convolution_kernel(filters.transpose(3, 1, 2, 0), base, pixels=most_pixels(y))
+    if outputs != x.shape[-1]:
+        return convolution_kernel(_multiplied(filters[0], x.shape[-1], zero_point(w)), base, pixels=most_pixels(y))
     return depthwise_kernel(filters[0], base)
+
+
+def _multiplied(filters: npt.NDArray[np.uint8], inputs: int, zero: int) -> npt.NDArray[np.uint8]:
+    """Return a depthwise kernel with several outputs per channel as one that reads all channels."""
+    height, width, outputs = filters.shape
+    found = np.full((outputs, height, width, inputs), zero, np.uint8)
+    index = np.arange(outputs)
+    found[index, :, :, index // (outputs // inputs)] = filters.transpose(2, 0, 1)
+    return found
 
 
 def _windows(context: Context, op: Operator, x: Tensor, w: Tensor) -> tuple[Window, Window]:
@@ -183,16 +220,13 @@ def convolution_objection(graph: Graph, op: Operator) -> Verdict | None:
     if op.options.fusedActivationFunction not in FUSED:
         activation = op.options.fusedActivationFunction
         return refusal(op, f"the fused activation {ACTIVATION_NAMES.get(activation, activation)} is not supported.")
-    return _shape_objection(op, x, w, y)
+    return _shape_objection(op, x, w)
 
 
-def _shape_objection(op: Operator, x: Tensor, w: Tensor, y: Tensor) -> Verdict | None:
+def _shape_objection(op: Operator, x: Tensor, w: Tensor) -> Verdict | None:
     if op.name == "CONV_2D" and w.shape[3] != x.shape[3]:
         return refusal(op, f"reads {w.shape[3]} of the {x.shape[3]} channels of {x.name} per output; grouped "
                            "convolutions are not generated.", "Split it into one convolution per group.")
-    if op.name == "DEPTHWISE_CONV_2D" and x.shape[3] != 1 and y.shape[3] != x.shape[3]:
-        return refusal(op, f"makes {y.shape[3]} of {x.shape[3]} channels of {x.name}; several outputs per channel are only "
-                           "generated for one input channel.", "Use depth multiplier 1.")
     return None
 
 

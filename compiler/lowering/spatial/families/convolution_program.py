@@ -87,14 +87,14 @@ def emit_convolution(b: ProgramBuilder, books: Books, layer: Convolution, source
     top:
         Wide rows from here on are left alone.
     """
-    active = [t for t in range(TILES) if target.pixels(t)]
+    active = [t for t in range(TILES) if all(len(span) for span in layer.results(target, t))]
     mask = sum(1 << t for t in active)
     ring = RingUse(layer.kernel, not pieces)
-    blocks = layer.blocks(max(target.pixels(t) for t in active), top)
+    blocks = layer.blocks(layer.pixels(target), top)
     _receive(b, books, layer, ring, blocks, mask, active)
     _load_scaling(b, books, layer, ring, blocks, mask, active)
     values = {t: _tensor_op(books, layer, ring, blocks, source, target, t) for t in active}
-    shapes = {t: tuple(len(s) > 1 for s in target.own(t)) for t in active}
+    shapes = {t: tuple(len(s) > 1 for s in layer.results(target, t)) for t in active}
     for tiles, fields in by_content(values, also=shapes):
         b.tile("tensor_op", tiles, dict(fields))
     _count(books, layer.kernel, ring, active)
@@ -180,7 +180,7 @@ def _tensor_op(books: Books, layer: Convolution, ring: RingUse, blocks: WideBloc
     """Fields of the tensor operation on one tile."""
     k = layer.kernel
     p = k.parameters
-    rows, columns = target.own(tile)
+    rows, columns = layer.results(target, tile)
     nest = Nest(k.rows, len(rows) * len(columns), k.chunks, k.groups)
     last = min(p.group_outputs, -(-(p.outputs - (k.groups - 1) * p.group_outputs) // 4) * 4)
     lanes = p.group_outputs if k.groups > 1 else last
@@ -237,8 +237,10 @@ def _input_walk(layer: Convolution, source: Activation, tile: int, nest: Nest, o
 def _output_walk(layer: Convolution, target: Activation, tile: int, lanes: int, last: int) -> Values:
     k = layer.kernel
     slab = target.slab(tile)
-    rows, columns = target.own(tile)
-    pixels = merge_dims(many([(len(columns), slab.pixel), (len(rows), slab.pitch)]))
+    rows, columns = layer.results(target, tile)
+    down, across = layer.lanes
+    pixels = merge_dims(many([(len(columns), slab.pixel * across.period), (len(rows), slab.pitch * down.period)]))
+    first = target.address + slab.offset(down.place(rows.start), across.place(columns.start))
     dims = [(lanes // 4, 4), *pixels]
     if not k.depthwise:
         dims.append((k.groups, lanes))
@@ -246,7 +248,7 @@ def _output_walk(layer: Convolution, target: Activation, tile: int, lanes: int, 
         dims.append((k.groups, 4))
     level = 1 + len(pixels)
     epilogue = (level, last // 4, lanes - last) if last != lanes else None
-    return walk("out", target.own_address(tile), dims, total_dims=8, epilogue=epilogue) | signal("avdata", level)
+    return walk("out", first, dims, total_dims=8, epilogue=epilogue) | signal("avdata", level)
 
 
 def _partial_walk(blocks: WideBlocks, nest: Nest) -> Values:

@@ -28,9 +28,9 @@ from compiler.lowering.spatial.families.move import (
     with_gaps,
     word_origins,
 )
-from compiler.lowering.spatial.families.spread import Lane, Part, Spread, lanes_of
+from compiler.lowering.spatial.families.spread import Part, Spread, lanes_of
 from compiler.lowering.spatial.families.unary import Shift
-from compiler.lowering.spatial.geometry import IDENTITY
+from compiler.lowering.spatial.geometry import IDENTITY, Lane
 from compiler.lowering.spatial.layer import Layer
 from compiler.lowering.spatial.origins import (
     PADDING,

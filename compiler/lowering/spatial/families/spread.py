@@ -15,37 +15,8 @@ from compiler.lowering.builder import LAYER_COUNTERS, Values
 from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.unary import CONSTANT_WORDS, IDENTITY_ROW, Unary, apply_to_words, build_identity
-from compiler.lowering.spatial.geometry import Activation, Several, Span, Window, by_content
+from compiler.lowering.spatial.geometry import Activation, Lane, Several, by_content
 from compiler.lowering.spatial.layer import Activations, Layer
-
-
-@dataclass(frozen=True)
-class Lane(Window):
-    """Every ``period``-th row (or column) of a result, and where it comes from.
-
-    Attributes
-    ----------
-    phase, period:
-        Rows phase, phase + period, ... of the result.
-    start, stride:
-        Come from rows start, start + stride, ... of the operand.
-    """
-
-    phase: int = 0
-    period: int = 1
-    start: int = 0
-
-    def indices(self, out: Span) -> Span:
-        """Return which of them lie in a part of the result."""
-        first, last = (-(-(place - self.phase) // self.period) for place in (out.start, out.stop))
-        return Span(first, max(first, last))
-
-    def needed(self, out: Span) -> Span:
-        """Return the rows that they come from."""
-        found = self.indices(out)
-        if not len(found):
-            return Span(0, 0)
-        return Span(self.start + self.stride * found.start, self.start + self.stride * (found.stop - 1) + 1)
 
 
 @dataclass(frozen=True)
