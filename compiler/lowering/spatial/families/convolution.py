@@ -8,11 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-<<<<<<< HEAD
-from compiler.facts import PARAMETER_LINE_BYTES, WIDE_ROWS
-=======
-from compiler.facts import TILES, WIDE_ROWS
->>>>>>> 33f2721 (TRANSPOSE_CONV by the places between input pixels; DEPTHWISE_CONV_2D with several outputs per channel)
+from compiler.facts import PARAMETER_LINE_BYTES, TILES, WIDE_ROWS
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import (
     ACTIVATION_NAMES,
