@@ -16,11 +16,18 @@ from compiler.facts import WIDE_ROWS
 
 @dataclass(frozen=True)
 class Lifetime:
-    """A buffer and the steps of the program during which it is needed, both ends included."""
+    """A buffer and the steps of the program during which it is needed, both ends included.
+
+    Attributes
+    ----------
+    late:
+        It comes behind others of the same step, whatever its size.
+    """
 
     size: int
     first: int
     last: int
+    late: bool = False
 
     def overlaps(self, other: Lifetime) -> bool:
         """Tell whether there is a step that needs both."""
@@ -54,13 +61,13 @@ class NarrowMemory:
 
 
 def _by_fullness(buffers: Mapping[int, Lifetime]) -> list[int]:
-    """Order buffers by the fullest step in which they are needed (of equally full ones the later), then by size."""
+    """Order buffers by the fullest step in which they are needed (of equally full ones the later); late ones last."""
     steps = range(max((b.last for b in buffers.values()), default=0) + 1)
     full = {s: sum(b.size for b in buffers.values() if b.first <= s <= b.last) for s in steps}
     order = sorted(steps, key=lambda s: (-full[s], -s))
     rank = {s: i for i, s in enumerate(order)}
     return sorted(buffers, key=lambda k: (min(rank[s] for s in range(buffers[k].first, buffers[k].last + 1)),
-                                          -buffers[k].size))
+                                          buffers[k].late, -buffers[k].size))
 
 
 def stack_wide(sizes: Sequence[int], top: int = WIDE_ROWS) -> list[int]:

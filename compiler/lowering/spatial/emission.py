@@ -25,6 +25,11 @@ class Emission:
         Narrow byte address of what each layer builds for itself, by name.
     tops:
         Wide row from which on a layer finds them taken, by name.
+
+    Attributes
+    ----------
+    in_bands:
+        The layer being written runs in bands.
     """
 
     def __init__(self, pieces: Mapping[str, Sequence[Piece]], constants: Mapping[str, int],
@@ -33,6 +38,7 @@ class Emission:
         self.pieces, self.constants, self.tops = pieces, constants, tops
         self._ready: dict[int, Readiness] = {}
         self._exchanged: set[int] = set()
+        self.in_bands = False
 
     def exchange(self, number: int, activation: Activation) -> None:
         """Bring every tile the borders of an image, unless they are there."""
@@ -44,6 +50,12 @@ class Emission:
         else:
             emit_halo(self.b, self.books, activation, self._ready.get(number))
         self._exchanged.add(number)
+
+    def finish(self, number: int, activation: Activation) -> None:
+        """End an operator that ends with a fence: borders of its result are on their way before."""
+        if not self.in_bands and not too_far(activation):
+            self.exchange(number, activation)
+        self.reset()
 
     def made_anew(self, numbers: set[int]) -> None:
         """Note that images will be computed again: their borders are stale."""

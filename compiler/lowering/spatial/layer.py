@@ -58,7 +58,7 @@ class Layer(ABC):
     moves:
         Results lie on other tiles than operands, whatever the windows are.
     takes_over:
-        The result may take over the memory of the first operand.
+        The result may take over the memory of an operand.
     early_constants:
         What it builds in narrow memory is written while the layer before still computes.
     """
@@ -75,6 +75,11 @@ class Layer(ABC):
     @abstractmethod
     def sources(self) -> tuple[int, ...]:
         """Numbers of the activations that it reads."""
+
+    @property
+    def placed_late(self) -> bool:
+        """Tell whether the result finds its memory behind others that are needed at the same time."""
+        return False
 
     def windows_of(self, source: int) -> Windows:
         """Return how output rows and columns read those of an operand."""

@@ -10,7 +10,7 @@ from compiler.facts import TILES
 from compiler.lowering.builder import ProgramBuilder, Values, address_pair, signal, walk, watch
 from compiler.lowering.dense import RECEIVE_ROW, issue_transfer, ring_turn
 from compiler.lowering.dense_layer import ROW_WORDS
-from compiler.lowering.spatial.geometry import Activation, by_content
+from compiler.lowering.spatial.geometry import Activation, by_content, many
 from compiler.package.model import BaseAddress
 
 SCALAR_WORDS = 4096
@@ -36,7 +36,8 @@ def emit_outfeed(b: ProgramBuilder, source: Activation, name: str, size: int) ->
     b.copy(5, 11)
     b.copy(4, 10)
     tiles = [t for t in range(TILES) if source.image.pixels(t)]
-    for mask, fields in by_content({t: _collect(source, t) for t in tiles}):
+    shapes = {t: tuple(len(s) > 1 for s in source.image.own(t)) for t in tiles}
+    for mask, fields in by_content({t: _collect(source, t) for t in tiles}, also=shapes):
         b.tile("narrow_to_wide", mask, dict(fields))
     words = {t: source.image.pixels(t) * source.image.padded // 4 for t in tiles}
     if all(n % 2 == 0 for n in words.values()):
@@ -133,7 +134,7 @@ def _collect(source: Activation, tile: int) -> Values:
     rows, columns = source.image.own(tile)
     slab = source.slab(tile)
     words = slab.pixel // 4
-    dims = [(words, 1), (len(columns), words), (len(rows), slab.pitch // 4)]
+    dims = [(words, 1), *many([(len(columns), words), (len(rows), slab.pitch // 4)])]
     lines = -(-len(rows) * len(columns) * words // ROW_WORDS)
     level = int(lines == 1)
     fields = walk("src", source.own_address(tile) // 4, dims, total_dims=6)

@@ -31,14 +31,14 @@ class Work:
 
     Attributes
     ----------
-    in_place:
-        The result may take over the memory of the first operand.
+    takeable:
+        Operands whose memory the result may take over.
     banded:
         It may be part of a strip.
     """
 
     effort: Effort
-    in_place: bool
+    takeable: tuple[int, ...]
     banded: bool
 
 
@@ -161,8 +161,8 @@ class _Planner:
             sizes[t] = max(sizes[t], around * p.activations[t].image.padded)
         alive = sum(sizes[t] for t, made in self.first.items()
                     if made < strip.first and (self.last.get(t, -1) >= strip.first or t in p.kept))
-        taken = p.readings[strip.first].sources[0][0]
-        in_place = strip.whole and p.works[strip.first].in_place and self.last[taken] == strip.first and taken not in p.kept
+        in_place = strip.whole and any(self.last[t] == strip.first and t not in p.kept
+                                       for t in p.works[strip.first].takeable)
         if not in_place:
             alive += sum(self.sizes[t] for t in outputs)
         inner = [t for t in whole.parts if t not in outputs]

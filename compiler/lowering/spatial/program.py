@@ -90,8 +90,7 @@ class SpatialNetwork:
 
     def _work(self, layer: Layer) -> Work:
         target = self.activations[layer.target]
-        in_place = layer.takes_over and _same_slabs(self.activations[layer.sources[0]], target)
-        return Work(layer.effort(target), in_place, layer.banded)
+        return Work(layer.effort(target), _takeable(layer, self.activations), layer.banded)
 
     @property
     def convolutions(self) -> tuple[Convolution, ...]:
@@ -165,7 +164,7 @@ def place(network: SpatialNetwork) -> Memory:
 
 
 def _lifetimes(network: SpatialNetwork) -> tuple[dict[int, Lifetime], dict[int, int]]:
-    """Lives of buffers, and the buffer of each activation: sums take over the memory of an operand."""
+    """Lives of buffers, and the buffer of each activation: sums take over the memory of the operand made last."""
     first = {network.source: 0} | {layer.target: i + 1 for i, layer in enumerate(network.layers)}
     last = dict(first)
     for i, layer in enumerate(network.layers):
@@ -180,15 +179,17 @@ def _lifetimes(network: SpatialNetwork) -> tuple[dict[int, Lifetime], dict[int, 
     owner = {t: t for t in first}
     banded = {i for strip in network.strips if not strip.whole for i in strip.layers}
     for i, layer in enumerate(network.layers):
-        if i not in banded and layer.takes_over:
-            taken = layer.sources[0]
-            if last[taken] == i + 1 and _same_slabs(network.activations[taken], network.activations[layer.target]):
-                owner[layer.target] = owner[taken]
+        if i not in banded:
+            free = [t for t in _takeable(layer, network.activations) if last[t] == i + 1]
+            if free:
+                owner[layer.target] = owner[max(free, key=first.__getitem__)]
+    late = {layer.target for layer in network.layers if layer.placed_late}
     lives: dict[int, Lifetime] = {}
     for t, root in owner.items():
         size = sizes[t]
-        known = lives.get(root, Lifetime(size, first[t], last[t]))
-        lives[root] = Lifetime(max(size, known.size), min(first[t], known.first), max(last[t], known.last))
+        known = lives.get(root, Lifetime(size, first[t], last[t], root in late))
+        lives[root] = replace(known, size=max(size, known.size), first=min(first[t], known.first),
+                              last=max(last[t], known.last))
     return lives, owner
 
 
@@ -206,6 +207,13 @@ def _stretch(network: SpatialNetwork, strip: Strip, first: dict[int, int], last:
     made = {network.readings[i].target for i in strip.layers}
     for t in {s for i in strip.layers for s, _ in network.readings[i].sources} - made:
         last[t] = max(last[t], strip.stop)
+
+
+def _takeable(layer: Layer, activations: Activations) -> tuple[int, ...]:
+    """Operands whose memory the result may take over once nobody else needs them."""
+    if not layer.takes_over:
+        return ()
+    return tuple(t for t in layer.sources if _same_slabs(activations[t], activations[layer.target]))
 
 
 def _same_slabs(a: Activation, b: Activation) -> bool:
@@ -258,12 +266,14 @@ def _emit_strip(emission: Emission, network: SpatialNetwork, memory: Memory, str
         for source in network.layers[i].sources:
             if source not in made:
                 emission.exchange(source, memory.activations[source])
+    emission.in_bands = True
     for scene in network.scenes(strip, memory.activations):
         emission.made_anew(made)
         for i in strip.layers:
             emission.reset()
             emission.b.serve(network.layers[i].name)
             network.layers[i].emit(emission, scene)
+    emission.in_bands = False
     emission.reset()
 
 

@@ -15,10 +15,8 @@ from compiler.facts import LANES, PARAMETER_LINE_BYTES, WIDE_ROW_BYTES
 from compiler.lowering.parameters import DenseParameters, dense_blob
 
 Bytes = npt.NDArray[np.uint8]
-_CHUNK_STEPS = 12
-"""Steps of a chunk at most, for kernels larger than 1x1."""
-_LEAST_POINTWISE_BLOCKS = 7
-"""Chunks of 1x1 kernels are halved down to this many blocks."""
+_CHUNK_ROWS = 16
+"""Rows of a chunk at most, those of its header included."""
 _SINGLE_SLOT_ROWS = range(13, 32)
 """Groups of so many rows, in one chunk, get one slot of wide memory instead of two."""
 _PACKED_LANES = 4
@@ -113,7 +111,7 @@ def convolution_kernel(filters: Bytes, base: DenseParameters, *, pixels: int) ->
     """
     outputs, height, width, inputs = filters.shape
     taps, blocks = height * width, -(-inputs // 4)
-    chunk = chunk_blocks(taps, blocks, pixels)
+    chunk = chunk_blocks(taps, blocks, pixels, base.header_rows)
     padded = np.full((outputs, height, width, 4 * blocks), base.zero_point, np.uint8)
     padded[..., :inputs] = filters
     steps = padded.reshape(outputs, taps, blocks // chunk, chunk, 4).swapaxes(1, 2)
@@ -135,23 +133,23 @@ def depthwise_kernel(filters: Bytes, base: DenseParameters) -> Kernel:
     return Kernel(parameters, taps, 1, 1, depthwise=True)
 
 
-def chunk_blocks(taps: int, blocks: int, pixels: int) -> int:
+def chunk_blocks(taps: int, blocks: int, pixels: int, header: int) -> int:
     """Return the input channels of a chunk, in fours; all of them when the whole layer is one chunk.
 
-    Two whole groups of weights must need no more rows than two chunks and a row of partial sums
-    per pixel.
+    A chunk and the header of its group take at most 16 rows. Two whole groups of weights must need
+    no more rows than two chunks and a row of partial sums per pixel.
+
+    Parameters
+    ----------
+    header:
+        Rows of the header: multipliers, bias, zero points.
 
     Examples
     --------
-    >>> chunk_blocks(9, 16, 96), chunk_blocks(9, 8, 256), chunk_blocks(1, 28, 4)
-    (1, 8, 7)
+    >>> chunk_blocks(9, 16, 96, 0), chunk_blocks(9, 8, 256, 0), chunk_blocks(1, 240, 4, 1), chunk_blocks(1, 240, 4, 3)
+    (1, 8, 15, 12)
     """
-    if taps == 1:
-        chunk = blocks
-        while chunk % 2 == 0 and chunk // 2 >= _LEAST_POINTWISE_BLOCKS:
-            chunk //= 2
-    else:
-        chunk = max((d for d in range(1, blocks + 1) if blocks % d == 0 and taps * d <= _CHUNK_STEPS), default=1)
+    chunk = max((d for d in range(1, blocks + 1) if blocks % d == 0 and taps * d + header <= _CHUNK_ROWS), default=1)
     return blocks if 2 * taps * blocks <= pixels + 2 * taps * chunk else chunk
 
 

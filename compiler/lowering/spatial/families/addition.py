@@ -36,7 +36,7 @@ class Addition(Layer):
     Attributes
     ----------
     operands:
-        Numbers of the activations; the first is the one whose memory the result may take over.
+        Numbers of the activations.
     weights:
         16-bit weights of the operands; negative ones subtract.
     constant:
@@ -82,12 +82,14 @@ class Addition(Layer):
         return 4 * CONSTANT_WORDS
 
     def emit(self, emission: Emission, activations: Activations) -> None:
-        """Write the weights and the operation."""
+        """Write the weights and the operation; the operand with the lower address comes first."""
         b = emission.b
-        sources = (activations[self.operands[0]], activations[self.operands[1]])
+        operands = sorted(zip(self.operands, self.weights, strict=True), key=lambda item: activations[item[0]].address)
+        (first, low), (second, high) = operands
+        sources = (activations[first], activations[second])
         target = activations[self.target]
         b.tile_fence(reset=LAYER_COUNTERS)
-        _build_weights(b, self, emission.constants[self.name] // 4)
+        _build_weights(b, (low, high), self.weights_zero_point, emission.constants[self.name] // 4)
         if self.table is not None:
             b.tile("table", ALL_TILES, self.table.fields(), constant1566=3)
         values = {t: _add(self, sources, target, t) for t in range(TILES) if target.pixels(t)}
@@ -97,12 +99,12 @@ class Addition(Layer):
         emission.reset()
 
 
-def _build_weights(b: ProgramBuilder, layer: Addition, word: int) -> None:
+def _build_weights(b: ProgramBuilder, weights: tuple[int, int], zero: int, word: int) -> None:
     """Four wide rows: two bytes of an operand's word each, on the diagonal; the mesh engines write in turn."""
     sides = ("mesh_from_south", "mesh_from_west", "mesh_from_east", "mesh_from_north")
-    turn, zero = 0, layer.weights_zero_point
+    turn = 0
     nothing = zero << 16 | zero
-    for i, weight in enumerate(layer.weights):
+    for i, weight in enumerate(weights):
         low, high = zero << 16 | (weight + zero), (weight + zero) << 16 | zero
         for at, count, value in ((0, 1, low), (1, 1, high), (2, 4, nothing), (6, 1, low), (7, 1, high)):
             there = walk("dst", word + 8 * i + at, [(count, 1)], total_dims=4, mask=int(count > 1))
@@ -120,11 +122,13 @@ def _add(layer: Addition, sources: tuple[Activation, Activation], target: Activa
     slab, out = sources[0].slab(tile), target.slab(tile)
     first, second = (s.address + s.slab(tile).offset(rows.start, columns.start) for s in sources)
     words, count = slab.pixel // 4, len(rows) * len(columns)
-    fields: Values = {f"loop{i}": n - 1 for i, n in enumerate((2, 2, len(columns), len(rows), words))}
-    fields |= {"partial_from_zero": 1, "no_partial_sums": 1, "weights_16bit": 1, "channel_group_level": 4, "reduction": 3,
-               "lanes_m1": 3, "lanes_last_m1": 3, "multiplier": layer.multiplier, "clamp_low": layer.clamp_low,
-               "clamp_high": layer.clamp_high, "constant": layer.constant, "out_zero_point": layer.out_zero_point,
-               "weights_zero_point": layer.weights_zero_point}
+    loops = [2, 2, *(n for n in (len(columns), len(rows)) if n > 1), words]
+    level = len(loops)
+    fields: Values = {f"loop{i}": n - 1 for i, n in enumerate(loops)}
+    fields |= {"partial_from_zero": 1, "no_partial_sums": 1, "weights_16bit": 1, "channel_group_level": level - 1,
+               "reduction": 3, "lanes_m1": 3, "lanes_last_m1": 3, "multiplier": layer.multiplier,
+               "clamp_low": layer.clamp_low, "clamp_high": layer.clamp_high, "constant": layer.constant,
+               "out_zero_point": layer.out_zero_point, "weights_zero_point": layer.weights_zero_point}
     if layer.table is not None:
         fields["nonlinear"] = 1
     pixels = [(len(columns), slab.pixel), (len(rows), slab.pitch), (1, slab.size), (words, 4)]
@@ -133,7 +137,7 @@ def _add(layer: Addition, sources: tuple[Activation, Activation], target: Activa
                                                      (1, out.size), (words, 4)], total_dims=8)
     fields |= walk("weights", 4 * FIRST_WIDE_ROW, [(4, 4), (count * words, 0)], total_dims=8)
     fields |= walk("partial", 0, [(4, 0), (count * words, 0)], total_dims=8, level=1, slot=4)
-    return fields | watch(0, TileCounter.NARROW_TO_WIDE, 1, level=5) | signal("avdata", 4)
+    return fields | watch(0, TileCounter.NARROW_TO_WIDE, 1, level=level) | signal("avdata", 4)
 
 
 def _read(context: Context, op: Operator) -> Layer:

@@ -167,7 +167,7 @@ def _load_scaling(b: ProgramBuilder, books: Books, layer: Convolution, ring: Rin
     chunks = books.counts.get(ring.counter, active[0])
     done = books.counts.get(TileCounter.AVDATA, active[0])
     b.tile("wide_to_narrow", mask,
-           walk("src", blocks.header, [(lines, 1), *groups], total_dims=4, mask=1, level=1,
+           walk("src", blocks.header, [(lines, 1), *groups], total_dims=4, mask=1, level=int(k.slots > 1),
                 slot=p.header_rows if k.slots > 1 else 0),
            walk("dst", 0 if p.has_factor_row else LANES, [(k.lanes // 2, 1), (lines, LANES), *groups], total_dims=6,
                 level=2, slot=LANES // 2),
@@ -215,7 +215,7 @@ def _zero_points(layer: Convolution, blocks: WideBlocks) -> Values:
         return {"weights_zero_point": p.zero_point}
     header = p.header_rows
     return {"zero_points_per_channel": 1, "zero_point_row.start": blocks.header + header - 1,
-            "zero_point_row.step": header, "zero_point_row.last": blocks.header + k.slots * header - 1}
+            "zero_point_row.step": header if k.slots > 1 else 1, "zero_point_row.last": blocks.header + k.slots * header - 1}
 
 
 def _input_walk(layer: Convolution, source: Activation, tile: int, nest: Nest, out_rows: Span, out_columns: Span) -> Values:

@@ -129,8 +129,7 @@ class Pool(Layer):
         emission.announce(self.target, groups_of(target.image.padded), at_end=False)
         emit_pool(emission.b, emission.books, self, regions(self, source, target), first_wide_row(source),
                   emission.constants.get(self.name, 0), self._factors(target))
-        if not self.maximum:
-            emission.reset()
+        emission.finish(self.target, target)
 
     def _factors(self, target: Activation) -> dict[int, list[int]] | None:
         if self.inside is None:
