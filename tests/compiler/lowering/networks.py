@@ -97,6 +97,10 @@ class Net:
         self.x = self.b.prelu(self.x, alpha, scale=0.06, zero_point=self.zero + 9)
         return self
 
+    def l2_normalization(self) -> Net:
+        self.x = self.b.l2_normalization(self.x)
+        return self
+
     def tanh(self) -> Net:
         self.x = self.b.tanh(self.x)
         return self

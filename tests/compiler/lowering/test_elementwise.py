@@ -43,6 +43,8 @@ NETWORKS: dict[str, Build] = {
     "mean of channels": lambda net: net((13, 12, 32)).reduce("MEAN", 3),
     "sum of 12 channels": lambda net: net((13, 12, 12)).reduce("SUM", -1),
     "layer normalization": lambda net: net((13, 12, 8)).layer_normalization(),
+    "norm of 16 channels": lambda net: net((13, 12, 16)).l2_normalization(),
+    "norm of 3 channels": lambda net: net((10, 9, 5)).conv(3, 1, activation="NONE").l2_normalization(),
     "averages at the border": lambda net: net((13, 14, 8)).pool("AVERAGE_POOL_2D", 3, 1, "SAME").conv(4),
     "averages of 72 channels": lambda net: net((15, 14, 8)).conv(72, 1).pool("AVERAGE_POOL_2D", 3, 2, "SAME"),
     "averages of 5 x 5": lambda net: net((15, 14, 5)).pool("AVERAGE_POOL_2D", 5, 2, "SAME"),

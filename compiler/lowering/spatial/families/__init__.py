@@ -10,6 +10,7 @@ from compiler.lowering.spatial.families.convolution import CONVOLUTION
 from compiler.lowering.spatial.families.extremum import EXTREMUM
 from compiler.lowering.spatial.families.family import Family
 from compiler.lowering.spatial.families.multiplication import MULTIPLICATION
+from compiler.lowering.spatial.families.normalization import NORMALIZATION
 from compiler.lowering.spatial.families.padding import PADDING
 from compiler.lowering.spatial.families.pooling import POOL
 from compiler.lowering.spatial.families.prelu import PRELU
@@ -26,6 +27,7 @@ FAMILIES: Mapping[str, Family] = {
     "CONV_2D": CONVOLUTION,
     "DEPTHWISE_CONV_2D": CONVOLUTION,
     "EXPAND_DIMS": SELECTION,
+    "L2_NORMALIZATION": NORMALIZATION,
     "LOGISTIC": UNARY,
     "MAXIMUM": EXTREMUM,
     "MAX_POOL_2D": POOL,

@@ -28,7 +28,7 @@ from compiler.mapping import Verdict
 
 CONSTANT_WORDS = 4
 IDENTITY_ROW = WIDE_ROWS - 1
-_IDENTITY = (0x1, 0x100, 0x10000, 0x1000000)
+IDENTITY_WORDS = (0x1, 0x100, 0x10000, 0x1000000)
 NO_LIMITS: Values = {"clamp_low": bits(float("-inf")), "clamp_high": bits(float("inf"))}
 _WITH_TABLE = 1
 _ROOT = 2
@@ -70,7 +70,7 @@ class Unary(Layer):
     odd: bool = False
 
     takes_over: ClassVar[bool] = True
-    matrix: ClassVar[tuple[int, ...]] = _IDENTITY
+    matrix: ClassVar[tuple[int, ...]] = IDENTITY_WORDS
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -151,7 +151,7 @@ def emit_vector_unary(b: ProgramBuilder, layer: Unary, slices: Sequence[Slice], 
 
 
 def build_identity(b: ProgramBuilder, constants: int, *, engines: int = ALL_ENGINES,
-                   matrix: tuple[int, ...] = _IDENTITY) -> None:
+                   matrix: tuple[int, ...] = IDENTITY_WORDS) -> None:
     """Put the identity matrix (or another) into its wide row, by way of four words, and wait for engines."""
     for i, word in enumerate(matrix):
         b.tile("mesh_from_south", ALL_TILES, walk("dst", constants // 4 + i, [(1, 1)], total_dims=4, mask=0),
