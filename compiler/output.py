@@ -54,8 +54,8 @@ class OutputFiles:
         """
         outputs = [output_path(source, self._folder) for source in sources]
         for c, source, output in zip(compiled, sources, outputs, strict=True):
-            self._write(output, c.data)
-            self._write(log_path(output), operation_log(c, source, str(output)).encode())
+            self.add_file(output, c.data)
+            self.add_file(log_path(output), operation_log(c, source, str(output)).encode())
         return outputs
 
     def commit(self) -> None:
@@ -72,7 +72,8 @@ class OutputFiles:
             except OSError as error:
                 raise _refused(path, error) from error
 
-    def _write(self, path: Path, data: bytes) -> None:
+    def add_file(self, path: Path, data: bytes) -> None:
+        """Write one file more; it appears with the others."""
         if path in self._parts.values():
             raise EtpuError("two input models would be written to the same output file.",
                             advice="Rename one of them or compile them into different folders.")

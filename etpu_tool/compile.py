@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compiler.errors import CompilationError
+from compiler.errors import CompilationError, UsageError
 from compiler.facts import RUNTIME_VERSION_CURRENT
 from etpu_tool.compiling import DEFAULT_TIMEOUT, Listener, Request, compile_files
+
+if TYPE_CHECKING:
+    from compiler.compile import CompiledModel
 
 
 def parse_token(text: str) -> int | None:
@@ -59,6 +63,9 @@ def compile_command(
                                                   help="Print the operation log.")] = False,
     timeout_sec: Annotated[int, typer.Option("--timeout_sec", "--timeout-sec", "-t", help="Give up after this time.")
                            ] = DEFAULT_TIMEOUT,
+    memory_map: Annotated[bool, typer.Option("--memory-map", help="Print which layer's parameters lie where on the chip.")
+                          ] = False,
+    memory_picture: Annotated[str, typer.Option("--memory-picture", help="Draw the on-chip memory into an SVG file.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Compile quantized TensorFlow Lite models for the Edge TPU."""
@@ -67,15 +74,45 @@ def compile_command(
         intermediate_tensors=intermediate_tensors, multiple_subgraphs=multiple_subgraphs, num_segments=num_segments,
         balance=balance, search_delegate=search_delegate, delegate_search_step=delegate_search_step, timeout=timeout_sec),
         _Notes())
+    from compiler.report.memory_map import memory_json
     from compiler.report.official import model_block
     from compiler.report.reasons import as_json as json_report
     from compiler.report.reasons import reasons
 
+    if memory_picture:
+        _draw_memory([c for c, _, _ in finished], memory_picture)
     if as_json:
-        print(json.dumps([json_report(c, str(output)) for c, _, output in finished], indent=2))
+        print(json.dumps([json_report(c, str(output)) | ({"memory_map": memory_json(c)} if memory_map else {})
+                          for c, _, output in finished], indent=2))
         return
     for compiled, source, output in finished:
         print(model_block(compiled, source, output, show_operations=show_operations))
+        if memory_map:
+            _print_memory(compiled)
         for reason, advice in reasons(compiled):
             print(f"CPU: {reason} {advice}".rstrip())
         print()
+
+
+def _print_memory(compiled: CompiledModel) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from compiler.report.memory_map import memory_rows
+
+    table = Table("layer", "where", "on-chip bytes", "streamed bytes", "place", box=None)
+    for row in memory_rows(compiled):
+        table.add_row(row.layer, row.where, str(row.on_chip), str(row.streamed), row.place)
+    Console(width=150).print(table)
+
+
+def _draw_memory(models: Sequence[CompiledModel], file: str) -> None:
+    from compiler.output import OutputFiles
+    from compiler.report.memory_map import memory_picture
+
+    path = Path(file)
+    if path.suffix != ".svg":
+        raise UsageError(f"{file}: the picture is an SVG file.", advice="Give it a name that ends in .svg.")
+    with OutputFiles(path.parent) as files:
+        files.add_file(path, memory_picture(models).encode())
+        files.commit()
