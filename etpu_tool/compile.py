@@ -69,6 +69,8 @@ def compile_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Compile quantized TensorFlow Lite models for the Edge TPU."""
+    if memory_picture and Path(memory_picture).suffix != ".svg":
+        raise UsageError(f"{memory_picture}: the picture is an SVG file.", advice="Give it a name that ends in .svg.")
     finished = compile_files(Request(
         tuple(models), out_dir, min_runtime_version=min_runtime_version, token=parse_token(token),
         intermediate_tensors=intermediate_tensors, multiple_subgraphs=multiple_subgraphs, num_segments=num_segments,
@@ -110,9 +112,6 @@ def _draw_memory(models: Sequence[CompiledModel], file: str) -> None:
     from compiler.output import OutputFiles
     from compiler.report.memory_map import memory_picture
 
-    path = Path(file)
-    if path.suffix != ".svg":
-        raise UsageError(f"{file}: the picture is an SVG file.", advice="Give it a name that ends in .svg.")
-    with OutputFiles(path.parent) as files:
-        files.add_file(path, memory_picture(models).encode())
+    with OutputFiles(Path(file).parent) as files:
+        files.add_file(Path(file), memory_picture(models).encode())
         files.commit()

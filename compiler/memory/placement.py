@@ -116,6 +116,28 @@ class TileMemory:
         self._restore(after)
         return placed
 
+    def place_together(self, models: Sequence[Sequence[ParameterTensor]]) -> list[Placement] | None:
+        """Place models of which everything fits; None when it does not.
+
+        The local tensors of all of them lie lowest, as if they belonged to one model; then follows what lies on the
+        ring, model by model.
+        """
+        flat = [t for tensors in models for t in tensors]
+        local = self._side_by_side(flat, set())
+        found = {i: self._place_local(flat[i]) for i in local}
+        placements, first = [], 0
+        for tensors in models:
+            pieces = [found.get(first + i, ()) for i in range(len(tensors))]
+            ring = {i for i, t in enumerate(tensors) if t.cacheable and not pieces[i]}
+            owners = self._assign(tensors, ring)
+            if owners.keys() != ring or any(tensors[i].kind is Kind.LOCAL for i in ring):
+                return None
+            for i, placed in self._lay_out(owners, upward=True).items():
+                pieces[i] = placed
+            placements.append(_placement(tensors, pieces, owners))
+            first += len(tensors)
+        return placements
+
     def _place(self, tensors: Sequence[ParameterTensor], on_ring: set[int]) -> Placement:
         first_model = not any(self._bottom) and all(c == self._top for c in self._ceiling)
         pieces: list[tuple[Piece, ...]] = [()] * len(tensors)
@@ -126,9 +148,7 @@ class TileMemory:
         complete = all(i in owners or pieces[i] for i, t in enumerate(tensors) if t.cacheable)
         for i, placed in self._lay_out(owners, upward=first_model and complete).items():
             pieces[i] = placed
-        streamed = sum(t.streamed_bytes * t.reads for t, p in zip(tensors, pieces, strict=True) if not p)
-        dense = frozenset(i for i in owners if tensors[i].kind is Kind.LOCAL)
-        return Placement(tuple(pieces), dense, streamed)
+        return _placement(tensors, pieces, owners)
 
     def _side_by_side(self, tensors: Sequence[ParameterTensor], on_ring: set[int]) -> list[int]:
         """Choose local tensors in operator order as long as there is room; returns them from the lowest row up."""
@@ -217,6 +237,11 @@ class TileMemory:
                 first += rows
             placed[i] = tuple(parts)
         return placed
+
+
+def _placement(tensors: Sequence[ParameterTensor], pieces: Sequence[tuple[Piece, ...]], owners: Iterable[int]) -> Placement:
+    streamed = sum(t.streamed_bytes * t.reads for t, p in zip(tensors, pieces, strict=True) if not p)
+    return Placement(tuple(pieces), frozenset(i for i in owners if tensors[i].kind is Kind.LOCAL), streamed)
 
 
 def _ring_order(tensors: Sequence[ParameterTensor], ring: set[int]) -> Iterable[int]:

@@ -12,7 +12,8 @@ Rules, read off official programs:
 * Local tensors that do not fit side by side on their tiles lie like ring tensors instead, cut
   between groups of output channels only.
 * Co-compiled models are served in the order of the command line. The rows set aside for
-  executables are those of the largest executable, not the sum.
+  executables are those of the largest executable, not the sum. Where everything fits, the local
+  tensors of all models lie lowest.
 
 These rules are first fit, and first fit is not monotone: with more room an early layer may take
 what two later ones had. :func:`plan_cache` therefore also plays them with less room than there is,
@@ -134,6 +135,10 @@ def plan_cache(demands: Sequence[ModelDemand], rows: int | None = None) -> Cache
 
 def _official(demands: Sequence[ModelDemand], top: int) -> tuple[list[Placement], int]:
     """Play the official rules with ``top`` rows per tile; returns also how many fewer would change nothing."""
+    memory = TileMemory(top)
+    together = memory.place_together([demand.tensors for demand in demands]) if len(demands) > 1 else None
+    if together is not None:
+        return together, memory.slack
     memory = TileMemory(top)
     return [memory.place(demand.tensors) for demand in demands], memory.slack
 
