@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from conftest import Pair
+from typing import TYPE_CHECKING
 
 from compiler.conformance.plan import compare, official_staging, without_tables
 from compiler.conformance.runs import PairUnderTest
 from compiler.lowering.demand import read_demand
 from compiler.mapping import map_graph
 from compiler.memory.plan import plan_cache
+
+if TYPE_CHECKING:
+    from conftest import Pair
 
 
 def test_models_compiled_together_lie_on_the_official_rows(pairs: list[Pair]) -> None:
