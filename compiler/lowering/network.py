@@ -45,7 +45,7 @@ def _is_vector(t: Tensor) -> bool:
 
 
 def dense_objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Say why a dense layer by itself cannot be emitted; None when it can."""
+    """Constant weights and bias, one input vector; RELU, RELU6 and RELU_N1_TO_1 may be fused."""
     x, w, bias = (graph.input(op, i) for i in range(3))
     y = graph.output(op)
     if x is None or w is None or not w.is_constant or (bias is not None and not bias.is_constant):
@@ -95,7 +95,7 @@ def dense_layer(graph: Graph, op: Operator, weights: Bytes | None = None) -> Den
 
 
 def softmax_objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Say why a softmax by itself cannot be emitted; None when it can."""
+    """One vector; results in steps of 1/256."""
     x, y = graph.tensors[op.inputs[0]], graph.output(op)
     if x.type is not y.type or x.quantization is None or y.quantization is None:
         return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")

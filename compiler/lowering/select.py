@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from compiler.graph import Graph, Operator
 from compiler.lowering.lowered import refusal
 from compiler.lowering.network import DenseNetwork, dense_objection, is_free, softmax_objection
@@ -35,13 +37,18 @@ def objection(graph: Graph, op: Operator) -> Verdict | None:
     if empty is not None:
         return refusal(op, f"{empty.name} of shape {list(empty.shape)} has no elements.",
                        "Use a larger input, or padding SAME in front.")
-    if op.name in FAMILIES:
-        return FAMILIES[op.name].objection(graph, op)
-    if op.name == "FULLY_CONNECTED":
-        return dense_objection(graph, op)
-    if op.name == "SOFTMAX":
-        return softmax_objection(graph, op)
-    if op.name == "RESHAPE":
-        return None if len(op.inputs) < 2 or graph.tensors[op.inputs[1]].is_constant else Verdict(
-            Status.NOT_CONSTANT, f"{op.title}: the new shape must be a constant.", "Freeze the model before converting it.")
+    if op.name in OBJECTIONS:
+        return OBJECTIONS[op.name](graph, op)
     return refusal(op, "code for this operator is not generated yet.", "It runs on the CPU.")
+
+
+def reshape_objection(graph: Graph, op: Operator) -> Verdict | None:
+    """The new shape is a constant; rows, columns and channels stay, or the image becomes a vector for a dense layer."""
+    return None if len(op.inputs) < 2 or graph.tensors[op.inputs[1]].is_constant else Verdict(
+        Status.NOT_CONSTANT, f"{op.title}: the new shape must be a constant.", "Freeze the model before converting it.")
+
+
+OBJECTIONS: Mapping[str, Callable[[Graph, Operator], Verdict | None]] = {
+    name: family.objection for name, family in FAMILIES.items()} | {
+    "FULLY_CONNECTED": dense_objection, "RESHAPE": reshape_objection, "SOFTMAX": softmax_objection}
+"""What speaks against an operator by itself; the docstrings are the rules' text."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from compiler.lowering.spatial.families.addition import ADDITION
+from compiler.lowering.spatial.families.addition import ADDITION, SQUARED_DIFFERENCE
 from compiler.lowering.spatial.families.concatenation import CONCATENATION
 from compiler.lowering.spatial.families.convolution import CONVOLUTION
 from compiler.lowering.spatial.families.extremum import EXTREMUM
@@ -47,7 +47,7 @@ FAMILIES: Mapping[str, Family] = {
     "SLICE": SELECTION,
     "SPACE_TO_DEPTH": SELECTION,
     "SPLIT": SELECTION,
-    "SQUARED_DIFFERENCE": ADDITION,
+    "SQUARED_DIFFERENCE": SQUARED_DIFFERENCE,
     "SQUEEZE": SELECTION,
     "STRIDED_SLICE": SELECTION,
     "SUB": ADDITION,

@@ -159,10 +159,13 @@ def _read(context: Context, op: Operator) -> Layer:
         high, table))
 
 
-def _objection(graph: Graph, op: Operator) -> Verdict | None:
-    if op.name == "SQUARED_DIFFERENCE" and any(graph.tensors[t].is_constant for t in op.inputs):
-        return refusal(op, "squared differences from a constant are not generated.", "It runs on the CPU.")
+def _squared_objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Activations of one shape, or one of them with a single row, column or channel; no constants."""
+    constant = next((graph.tensors[t] for t in op.inputs if graph.tensors[t].is_constant), None)
+    if constant is not None:
+        return refusal(op, f"squared differences from a constant, {constant.name}, are not generated.", "It runs on the CPU.")
     return binary_objection(graph, op)
 
 
-ADDITION = Family(_objection, _read)
+ADDITION = Family(binary_objection, _read)
+SQUARED_DIFFERENCE = Family(_squared_objection, _read)

@@ -172,6 +172,7 @@ def _axis(y: Tensor, op: Operator) -> int:
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Rows, columns or channels of activations of one type; no fused activation."""
     xs, y = [graph.tensors[t] for t in op.inputs], graph.output(op)
     if any(x.is_constant or x.type is not y.type or x.quantization is None for x in xs) or y.quantization is None:
         return refusal(op, "joins a constant or tensors of several types.")

@@ -204,7 +204,11 @@ def _read(context: Context, op: Operator) -> Convolution:
 
 
 def convolution_objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Say why a convolution by itself cannot be emitted; None when it can."""
+    """Constant weights and bias, batch size 1, one group.
+
+    Any kernel, stride, dilation and padding, scales per tensor or per output channel; RELU, RELU6 and RELU_N1_TO_1
+    may be fused.
+    """
     x, w, bias = (graph.input(op, i) for i in range(3))
     y = graph.output(op)
     if x is None or w is None or not w.is_constant or (bias is not None and not bias.is_constant):

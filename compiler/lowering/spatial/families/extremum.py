@@ -166,6 +166,10 @@ def _smallest(op: Operator, operands: tuple[int, int], y: Tensor) -> Composite:
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Operands and result of one scale and zero point.
+
+    One operand may have a single row, column or channel, or be a constant with one value.
+    """
     objection = binary_objection(graph, op)
     if objection is not None:
         return objection

@@ -36,7 +36,10 @@ class Family:
 
 
 def binary_objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Say why an operator on two operands cannot be emitted: both of the shape of the result, or one a constant."""
+    """Operands of one shape, or a constant with one value or one per channel.
+
+    One operand may have a single row, column or channel; RELU, RELU6 and RELU_N1_TO_1 may be fused.
+    """
     a, b, y = (graph.tensors[t] for t in (*op.inputs, *op.outputs))
     if any(t.quantization is None for t in (a, b, y)) or a.type is not y.type or b.type is not y.type:
         return refusal(op, f"mixes {a.type.name}, {b.type.name} and {y.type.name}, or carries no quantization.")

@@ -176,6 +176,7 @@ def _read(context: Context, op: Operator) -> Layer:
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Images of up to 4 channels, or a multiple of 4; results in steps of 1/128."""
     x, y = graph.tensors[op.inputs[0]], graph.output(op)
     if x.quantization is None or y.quantization is None or x.type is not y.type:
         return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")

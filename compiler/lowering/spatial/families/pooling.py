@@ -334,6 +334,11 @@ def read_whole_pool(context: Context, op: Operator) -> Pool:
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Batch size 1; any window, stride and padding.
+
+    Averages with padding SAME: the least common multiple of the numbers of pixels at the border is limited. RELU,
+    RELU6 and RELU_N1_TO_1 may be fused.
+    """
     x, y = graph.tensors[op.inputs[0]], graph.output(op)
     if x.type is not y.type or x.quantization is None or y.quantization is None:
         return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")

@@ -34,6 +34,7 @@ def _read(context: Context, op: Operator) -> Layer:
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Images; one slope, or one per channel, none below zero."""
     x, slopes = (graph.tensors[t] for t in op.inputs)
     y = graph.output(op)
     if not slopes.is_constant:

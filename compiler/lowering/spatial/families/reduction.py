@@ -121,6 +121,11 @@ def _read(context: Context, op: Operator) -> Layer:
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Along rows, columns, both of them, or channels.
+
+    Channels: MEAN and SUM only, a multiple of 4 of them. Along columns by themselves, and channels, the dimension
+    must be kept.
+    """
     x, y, axes = graph.tensors[op.inputs[0]], graph.output(op), graph.tensors[op.inputs[1]]
     if not axes.is_constant:
         return Verdict(Status.NOT_CONSTANT, f"{op.title}: its axes must be constants.", "Freeze the model first.")

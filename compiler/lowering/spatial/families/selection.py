@@ -168,7 +168,7 @@ def move(context: Context, name: str, x: Tensor, y: Tensor, origins: Origins) ->
 
 
 def moved_objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Say why an operator that moves elements cannot be emitted by itself; None when it can."""
+    """Constant operands; no ellipsis and no new axes."""
     name = missing_constant(graph, op)
     if name:
         return Verdict(Status.NOT_CONSTANT, f"{op.title}: its operand {name} must be a constant.",

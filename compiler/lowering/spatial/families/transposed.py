@@ -165,6 +165,7 @@ def _read(context: Context, op: Operator) -> TransposedConvolution:
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Constant weights and bias, batch size 1. RELU, RELU6 and RELU_N1_TO_1 may be fused."""
     shape, w, x, bias = (graph.input(op, i) for i in range(4))
     y = graph.output(op)
     if any(t is None or not t.is_constant for t in (shape, w)) or (bias is not None and not bias.is_constant) or w is None:

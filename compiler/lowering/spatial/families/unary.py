@@ -214,6 +214,10 @@ def read_unary(context: Context, op: Operator) -> Unary:
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
+    """From 8 bits to 8 bits.
+
+    LOGISTIC in steps of 1/256 from the lowest value on, TANH in steps of 1/128 around zero.
+    """
     x, y = graph.tensors[op.inputs[0]], graph.output(op)
     if x.quantization is None or y.quantization is None or not (x.type.is_8bit and y.type.is_8bit) or (
             op.name != "QUANTIZE" and x.type is not y.type):
