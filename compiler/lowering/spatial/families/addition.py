@@ -163,7 +163,8 @@ def _squared_objection(graph: Graph, op: Operator) -> Verdict | None:
     """Activations of one shape, or one of them with a single row, column or channel; no constants."""
     constant = next((graph.tensors[t] for t in op.inputs if graph.tensors[t].is_constant), None)
     if constant is not None:
-        return refusal(op, f"squared differences from a constant, {constant.name}, are not generated.", "It runs on the CPU.")
+        return refusal(op, f"its operand {constant.name} is a constant; only activations are generated.",
+                       "It runs on the CPU.")
     return binary_objection(graph, op)
 
 
