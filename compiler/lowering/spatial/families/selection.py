@@ -64,7 +64,8 @@ def selecting_kernel(taps: Sequence[Sequence[int]], shape: tuple[int, int, int],
         if tap:
             filters[output][tuple(tap)] = 1
     factor = np.array([unary_multiplier(x, y)], np.float32)
-    base = DenseParameters(np.zeros((len(taps), 0), np.uint8), 0, False, factor, None)
+    # Official programs give these convolutions a bias of zeros.
+    base = DenseParameters(np.zeros((len(taps), 0), np.uint8), 0, False, factor, np.zeros(len(taps), np.int32))
     return convolution_kernel(filters, base, pixels=most_pixels(y))
 
 
