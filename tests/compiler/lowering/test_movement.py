@@ -38,6 +38,18 @@ def transposed(shape: tuple[int, int, int], outputs: int, kernel: tuple[int, int
                                        stride=stride, padding=padding, per_channel=per_channel))
 
 
+def beside_zeros(axis: int, shape: tuple[int, ...]) -> Net:
+    net = Net((6, 7, 5)).conv(8)
+    zeros = net.b.constant(np.full(shape, 3, np.int8), scale=0.05, zero_point=3)
+    return net.at(net.b.concatenation([zeros, net.x, zeros], axis=axis, scale=0.9, zero_point=net.zero))
+
+
+def packed(axis: int) -> Net:
+    net = Net((1, 7, 5))
+    images = [net.b.reshape(net.conv(8).x, (1, 7, 8)) for _ in range(2)]
+    return net.at(net.b.pack(images, axis=axis))
+
+
 NETWORKS: dict[str, Callable[[], Net]] = {
     "padded to 64 times the size": lambda: Net((2, 2, 3)).pad((31, 31), (31, 31)),
     "more padding than image": lambda: Net((5, 5, 8)).pad((7, 2), (0, 13)).conv(4),
@@ -77,6 +89,11 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "transposed convolution, stride beyond the kernel": lambda: transposed((5, 4, 4), 6, (2, 2), (3, 3), per_channel=False),
     "depthwise, two outputs per channel": lambda: Net((8, 9, 6)).depthwise(multiplier=2).conv(4),
     "depthwise, three outputs per channel": lambda: Net((8, 9, 24)).depthwise(5, multiplier=3, stride=2),
+    "beside columns of zeros": lambda: beside_zeros(2, (1, 6, 3, 8)).conv(3),
+    "beside channels of zeros": lambda: beside_zeros(3, (1, 6, 7, 3)),
+    "packed to rows": lambda: packed(1).conv(5),
+    "packed to columns": lambda: packed(2),
+    "packed to channels": lambda: packed(3),
     "joined rows": lambda: joined(Net((5, 6, 8)), (6, 6), 1).conv(8),
     "joined columns": lambda: joined(Net((5, 3, 8)), (6, 6, 6), 2),
     "joined, four bytes of a word": lambda: joined(Net((9, 9, 8)), (1, 1, 1, 2)),
@@ -98,7 +115,8 @@ def test_moved_images_compute_the_right_values(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["7x7 to 1x1", "more padding than image", "small pools", "joined, 3 + 5 + 70",
                                   "bilinear, half pixels", "nearest", "joined columns", "transposed, odd channels",
-                                  "space to depth", "transposed convolution"])
+                                  "space to depth", "transposed convolution",
+                                  "beside columns of zeros"])
 def test_any_order_of_engines_gives_the_same_outputs_and_the_judge_finds_nothing(name: str) -> None:
     check(NETWORKS[name]().model(), seeds=(1, 2), judge=True)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from compiler.lowering.spatial.families.addition import ADDITION, SQUARED_DIFFERENCE
 from compiler.lowering.spatial.families.concatenation import CONCATENATION
+from compiler.lowering.spatial.families.addition import ADDITION
+from compiler.lowering.spatial.families.concatenation import CONCATENATION, PACK
 from compiler.lowering.spatial.families.convolution import CONVOLUTION
 from compiler.lowering.spatial.families.extremum import EXTREMUM
 from compiler.lowering.spatial.families.family import Family
@@ -34,6 +36,7 @@ FAMILIES: Mapping[str, Family] = {
     "MEAN": REDUCTION,
     "MINIMUM": EXTREMUM,
     "MUL": MULTIPLICATION,
+    "PACK": PACK,
     "PAD": PADDING,
     "PRELU": PRELU,
     "QUANTIZE": UNARY,

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import ClassVar
 
+import numpy as np
+
 from compiler.facts import TILES
 from compiler.graph import Graph, Operator, Tensor
-from compiler.lowering.arithmetic import bits, clamp, unary_multiplier, zero_point
-from compiler.lowering.builder import LAYER_COUNTERS, Values
+from compiler.lowering.arithmetic import bits, clamp, quantization, unary_multiplier, zero_point
+from compiler.lowering.builder import LAYER_COUNTERS, Values, walk
 from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.bands import Windows
-from compiler.lowering.spatial.context import Context, image_of
+from compiler.lowering.spatial.context import Context, extent_of, image_of
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.family import Family
-from compiler.lowering.spatial.families.selection import select_channels
+from compiler.lowering.spatial.families.selection import move, select_channels
 from compiler.lowering.spatial.families.unary import (
     CONSTANT_WORDS,
     IDENTITY_ROW,
@@ -24,7 +26,7 @@ from compiler.lowering.spatial.families.unary import (
     apply_to_words,
     build_identity,
 )
-from compiler.lowering.spatial.geometry import IDENTITY, Activation, Several, Span, Window, by_content
+from compiler.lowering.spatial.geometry import IDENTITY, Activation, Several, Span, Window, by_content, many
 from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.mapping import Verdict
 
@@ -77,12 +79,15 @@ class Concatenation(Layer):
         The operands; all have the same target.
     axis:
         Rows, columns or channels: 0, 1, 2.
+    zeros:
+        Some of the result comes from no operand.
     """
 
     name: str
     parts: tuple[Piece, ...]
     target: int
     axis: int
+    zeros: bool = False
 
     banded: ClassVar[bool] = False
 
@@ -121,12 +126,24 @@ class Concatenation(Layer):
                 emission.exchange(source, activations[source])
             b.barrier()
         b.tile_fence(reset=LAYER_COUNTERS)
+        if self.zeros:
+            for tiles, fields in by_content({t: _filled(self, target, t) for t in range(TILES) if target.pixels(t)}):
+                b.tile("mesh_from_south", tiles, dict(fields))
         build_identity(b, emission.constants[self.name])
         for part in self.parts:
             values = {t: _copy(part, activations[part.copy.source], target, t) for t in range(TILES)}
             for tiles, fields in by_content({t: v for t, v in values.items() if v}):
                 b.tile("tensor_op", tiles, dict(fields))
         emission.reset()
+
+
+def _filled(layer: Concatenation, target: Activation, tile: int) -> Values:
+    """Fill what a tile owns with zeros."""
+    rows, columns = target.own(tile)
+    slab, words = target.slab(tile), target.image.padded // 4
+    dims = many([(words, 1), (len(columns), words), (len(rows), slab.pitch // 4)]) or [(1, 1)]
+    return {"fill": 1, "fill_value": layer.parts[0].copy.out_zero_point * 0x01010101} | walk(
+        "dst", target.own_address(tile) // 4, dims, total_dims=4)
 
 
 def _copy(part: Piece, source: Activation, target: Activation, tile: int) -> Values:
@@ -142,31 +159,45 @@ def _copy(part: Piece, source: Activation, target: Activation, tile: int) -> Val
 
 
 def _read(context: Context, op: Operator) -> list[Layer]:
-    """Operands stand side by side; where their channels are no multiple of four, gaps between them are closed then."""
-    graph, y = context.graph, context.graph.output(op)
-    images = [image_of(graph.tensors[t]) for t in op.inputs]
-    axis = _axis(y, op)
+    y = context.graph.output(op)
+    tensors = [context.graph.tensors[t] for t in op.inputs]
+    operands = [(None if x.is_constant else context.resolve(x.index), x) for x in tensors]
+    return join(op.title, context, operands, y, axis_of(y, op))
+
+
+def join(name: str, context: Context, operands: Sequence[tuple[int | None, Tensor]], y: Tensor, axis: int) -> list[Layer]:
+    """Return the layers that set images side by side; where their channels are no multiple of four, gaps are closed then.
+
+    Parameters
+    ----------
+    operands:
+        Number of each image, None for zeros, and the tensor that says how it is quantized.
+    axis:
+        Rows, columns or channels: 0, 1, 2.
+    """
+    images = [image_of(x) for _, x in operands]
     gaps = axis == _CHANNELS and any(image.channels % 4 for image in images[:-1])
     joined = y
     if gaps:
         joined = context.between(y, (*y.shape[:-1], sum(image.padded for image in images)), "with gaps")
     low, high = clamp(y, 0)
     parts, at = [], [0, 0, 0]
-    for i, (t, image) in enumerate(zip(op.inputs, images, strict=True)):
-        x = graph.tensors[t]
-        copy = Unary(f"{op.title} operand {i}", context.resolve(t), joined.index, zero_point(x), zero_point(y),
-                     bits(unary_multiplier(x, y)), low, high)
-        parts.append(Piece(copy, Place(first=at[0], length=image.height), Place(first=at[1], length=image.width), at[2]))
+    for i, ((number, x), image) in enumerate(zip(operands, images, strict=True)):
+        if number is not None:
+            copy = Unary(f"{name} operand {i}", number, joined.index, zero_point(x), zero_point(y),
+                         bits(unary_multiplier(x, y)), low, high)
+            parts.append(Piece(copy, Place(first=at[0], length=image.height), Place(first=at[1], length=image.width), at[2]))
         at[axis] += (image.height, image.width, image.padded)[axis]
-    layers: list[Layer] = [Concatenation(f"{op.title} with gaps" if gaps else op.title, tuple(parts), joined.index, axis)]
+    zeros = any(number is None for number, _ in operands)
+    layers: list[Layer] = [Concatenation(f"{name} with gaps" if gaps else name, tuple(parts), joined.index, axis, zeros)]
     if gaps:
         starts = [0, *accumulate(image.padded for image in images)]
         channels = [start + c for start, image in zip(starts, images, strict=False) for c in range(image.channels)]
-        layers.append(select_channels(op.title, joined.index, joined, y.index, y, channels, (IDENTITY, IDENTITY)))
+        layers.append(select_channels(name, joined.index, joined, y.index, y, channels, (IDENTITY, IDENTITY)))
     return layers
 
 
-def _axis(y: Tensor, op: Operator) -> int:
+def axis_of(y: Tensor, op: Operator) -> int:
     """Return the joined dimension: 0 for rows, 1 for columns, 2 for channels; negative for others."""
     return int(op.options.axis) % len(y.shape) - len(y.shape) + 3
 
@@ -174,12 +205,35 @@ def _axis(y: Tensor, op: Operator) -> int:
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
     """Rows, columns or channels of activations of one type; no fused activation."""
     xs, y = [graph.tensors[t] for t in op.inputs], graph.output(op)
-    if any(x.is_constant or x.type is not y.type or x.quantization is None for x in xs) or y.quantization is None:
-        return refusal(op, "joins a constant or tensors of several types.")
-    if _axis(y, op) < 0 or op.options.fusedActivationFunction:
+    if any(x.type is not y.type or x.quantization is None for x in xs) or y.quantization is None:
+        return refusal(op, "joins tensors of several types.", "Quantize all of them to one type.")
+    constant = next((x for x in xs if x.is_constant and (x.array() != quantization(x).zero_point).any()), None)
+    if constant is not None or all(x.is_constant for x in xs):
+        return refusal(op, f"joins the constant {(constant or xs[0]).name}; only constants of zeros are generated.",
+                       "Pad with zeros, or compute the constant part outside the model.")
+    if axis_of(y, op) < 0 or getattr(op.options, "fusedActivationFunction", 0):
         return refusal(op, f"joins along dimension {op.options.axis} of {y.name} of shape {list(y.shape)}, or has a fused "
                            "activation; only rows, columns and channels of images are joined.")
     return None
 
 
+def _read_packed(context: Context, op: Operator) -> list[Layer]:
+    """PACK: operands get a dimension of one more, along which they are joined."""
+    graph, y, axis = context.graph, context.graph.output(op), axis_of(context.graph.output(op), op)
+    shape = [*(1, 1, 1, *y.shape)[-3:]]
+    shape[axis] = 1
+    layers: list[Layer] = []
+    operands: list[tuple[int | None, Tensor]] = []
+    for i, t in enumerate(op.inputs):
+        x = graph.tensors[t]
+        number = context.resolve(t)
+        if extent_of(x) != tuple(shape):
+            view = context.between(x, tuple(shape), f"operand {i}")
+            layers += move(context, f"{op.title} operand {i} moved", x, view, np.arange(x.elements).reshape(shape))
+            number, x = view.index, view
+        operands.append((number, x))
+    return [*layers, *join(op.title, context, operands, y, axis)]
+
+
 CONCATENATION = Family(_objection, _read)
+PACK = Family(_objection, _read_packed)
