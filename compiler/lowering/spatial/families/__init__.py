@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compiler.lowering.spatial.families.addition import ADDITION, SQUARED_DIFFERENCE
-from compiler.lowering.spatial.families.concatenation import CONCATENATION
-from compiler.lowering.spatial.families.addition import ADDITION
 from compiler.lowering.spatial.families.concatenation import CONCATENATION, PACK
 from compiler.lowering.spatial.families.convolution import CONVOLUTION
 from compiler.lowering.spatial.families.extremum import EXTREMUM

@@ -211,7 +211,7 @@ def _objection(graph: Graph, op: Operator) -> Verdict | None:
     if constant is not None or all(x.is_constant for x in xs):
         return refusal(op, f"joins the constant {(constant or xs[0]).name}; only constants of zeros are generated.",
                        "Pad with zeros, or compute the constant part outside the model.")
-    if axis_of(y, op) < 0 or getattr(op.options, "fusedActivationFunction", 0):
+    if axis_of(y, op) < 0 or getattr(op.options, "fusedActivationFunction", False):
         return refusal(op, f"joins along dimension {op.options.axis} of {y.name} of shape {list(y.shape)}, or has a fused "
                            "activation; only rows, columns and channels of images are joined.")
     return None
