@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from compiler.facts import PARAMETER_LINE_BYTES, WIDE_ROWS
 from compiler.graph import Graph
 from compiler.lowering.demand import GraphDemand, read_demand
 from compiler.mapping import Subgraph
-from compiler.memory.demand import for_runtime
+from compiler.memory.demand import Kind, ModelDemand, for_runtime
 from compiler.memory.plan import ModelPlan, plan_cache
 from compiler.package import Executable, Package
 
@@ -99,7 +100,7 @@ def compare_plan(graph: Graph, part: Subgraph, package: Package) -> Comparison:
     found = []
     for zero_bias in (False, True):
         read = without_tables(read_demand(graph, part, "", zero_bias=zero_bias), package)
-        demand = for_runtime(read.demand, package.min_runtime_version)
+        demand = for_runtime(with_official_reads(read, package), package.min_runtime_version)
         found.append(compare(read, plan_cache([demand], official_staging(package)).models[0], package))
     return min(found, key=lambda c: (not c.equal, len(c.unidentified) + len(c.split_differs), c.segments - c.identical))
 
@@ -178,6 +179,21 @@ def official_staging(package: Package) -> int:
     top = max((row + rows for p in places for _, row, rows in p.segments), default=0)
     program = (ins for chunk in package.execution.chunks for ins in decode_stream(chunk.data))
     return min((row for ins in program for row in _written(ins) if row >= top), default=WIDE_ROWS)
+
+
+def with_official_reads(read: GraphDemand, package: Package) -> ModelDemand:
+    """Tell how often the official program reads each tensor: layers that run in bands read theirs once per band."""
+    if package.caching is None:
+        return read.demand
+    program = [ins for chunk in package.execution.chunks for ins in decode_stream(chunk.data)]
+    sends = Counter((ins["tiles"].bit_length() - 1, ins["src.start"]) for ins in program if ins.name == "ring_send")
+    places = cached_tensors(package.caching)
+    found = _by_content(read.blobs, package.caching.parameters, package.execution.parameters, places)
+    tensors = list(read.demand.tensors)
+    for i, place in found.items():
+        if place is not None and tensors[i].kind is Kind.RING:
+            tensors[i] = replace(tensors[i], reads=max(1, sends[place.segments[0][:2]]))
+    return replace(read.demand, tensors=tuple(tensors))
 
 
 def _written(ins: Instruction) -> list[int]:

@@ -107,7 +107,9 @@ class ImageNetwork:
         plan:
             A plan made before: dense layers that it streams need rows of wide memory to pass through.
         """
-        tensors = [ring_tensor(layer.name, layer.kernel) for layer in self.network.convolutions]
+        bands = {c.name: strip.bands for strip in self.network.cuts for i in strip.layers
+                 for c in self.network.layers[i].convolutions}
+        tensors = [ring_tensor(layer.name, layer.kernel, reads=bands[layer.name]) for layer in self.network.convolutions]
         tensors += [parameter_tensor(layer) for layer in self.reader.dense]
         tensors += softmax_tensors(self.network.tail.softmax if self.network.tail is not None else None)
         first = len(self.network.convolutions)

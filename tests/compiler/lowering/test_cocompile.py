@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from small_networks import Layers
 
 from compiler.beagle.simulator import Machine
 from compiler.compile import compile_models
@@ -52,3 +53,11 @@ def test_later_models_stream_what_finds_no_room() -> None:
     assert first.on_chip_used <= alone.on_chip_used
     assert second.off_chip > 0 or second.on_chip_used > 0
     assert first.on_chip_used + second.on_chip_used + first.on_chip_remaining <= 16 * 2080 * 256
+
+
+def test_layers_in_bands_read_their_parameters_once_per_band() -> None:
+    layers = Layers(1)
+    x = layers.input(320, 320, 3)
+    model = layers.model(layers.conv(layers.conv(layers.conv(x, 24), 24), 16, stride=2))
+    (plan,) = compile_models([model])[0].plans
+    assert all(t.reads > 1 for t in plan.demand.tensors)

@@ -149,10 +149,10 @@ class Convolution(Layer):
                          emission.pieces[self.name], emission.tops.get(self.name, WIDE_ROWS))
 
 
-def ring_tensor(name: str, kernel: Kernel) -> ParameterTensor:
-    """Return what a convolution asks of parameter memory."""
+def ring_tensor(name: str, kernel: Kernel, reads: int = 1) -> ParameterTensor:
+    """Return what a convolution asks of parameter memory; in bands it reads its parameters several times."""
     return ParameterTensor(name, Kind.RING, kernel.cached_rows, PARAMETER_LINE_BYTES * kernel.lines,
-                           depthwise=kernel.depthwise)
+                           reads=reads, depthwise=kernel.depthwise)
 
 
 def kernel_of(graph: Graph, op: Operator) -> Kernel:
