@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from compiler.facts import TILE_COLUMNS, TILE_ROWS, TILES
@@ -44,6 +45,7 @@ class Span:
         return Span(start, stop)
 
 
+@lru_cache(maxsize=4096)
 def split(length: int) -> tuple[Span, ...]:
     """Split rows or columns over four tiles.
 
@@ -261,13 +263,19 @@ class Activation:
 
     def slab(self, tile: int) -> Slab:
         """Memory of a tile: what it owns and what it needs."""
-        if self.frames is not None:
-            return self.frames[tile]
-        rows, columns = self.own(tile)
-        need = self.needed[tile]
-        return Slab(rows.hull(need.rows), columns.hull(need.columns), self.image.padded)
+        return self._slabs[tile]
 
-    @property
+    @cached_property
+    def _slabs(self) -> tuple[Slab, ...]:
+        if self.frames is not None:
+            return self.frames
+        found = []
+        for tile, need in enumerate(self.needed):
+            rows, columns = self.own(tile)
+            found.append(Slab(rows.hull(need.rows), columns.hull(need.columns), self.image.padded))
+        return tuple(found)
+
+    @cached_property
     def size(self) -> int:
         """Bytes set aside on every tile: those of the largest slab."""
         return max(self.slab(tile).size for tile in range(TILES))

@@ -23,7 +23,7 @@ from compiler.lowering.parameters import dense_blob, round_up
 from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.spatial.families.convolution import ring_tensor
 from compiler.lowering.spatial.layer import Layer
-from compiler.lowering.spatial.planning import choose_strips
+from compiler.lowering.spatial.planning import StripPlanner
 from compiler.lowering.spatial.program import Memory, Port, SpatialNetwork, place, spatial_program
 from compiler.lowering.spatial.reading import NetworkReader
 from compiler.lowering.spatial.weights import Kernel
@@ -179,11 +179,12 @@ class ImageNetwork:
 
 def _in_bands(network: SpatialNetwork) -> SpatialNetwork:
     """Run layers in bands where that makes the network fit; the network as it is where nothing does."""
-    found = network
+    found, planner = network, None
     for slack in _SLACK:
         if place(found).used <= NARROW_BYTES and all(found.lowest_row(layer) >= 0 for layer in found.layers):
             return found
-        strips = choose_strips(network.problem, int(NARROW_BYTES * (1 - slack)))
+        planner = planner or StripPlanner(network.problem)
+        strips = planner.choose(int(NARROW_BYTES * (1 - slack)))
         if strips is None:
             break
         found = network.in_strips(strips)

@@ -6,7 +6,7 @@ computed twice: the cheapest way from the first layer to the last.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compiler.facts import TILE_ROWS
@@ -59,85 +59,131 @@ class Problem:
     kept: frozenset[int]
 
 
-def choose_strips(problem: Problem, budget: int) -> tuple[Strip, ...] | None:
-    """Cut a network so that no step needs more than ``budget`` bytes of narrow memory; None when there is no way."""
-    planner = _Planner(problem, budget)
-    count = len(problem.readings)
-    best: list[tuple[float, Strip | None]] = [(0, None)] + [(float("inf"), None)] * count
-    for first in range(count):
-        so_far = best[first][0]
-        if so_far == float("inf"):
-            continue
-        for stop in range(first + 1, min(count, first + LONGEST_STRIP) + 1):
-            if stop > first + 1 and not (problem.works[first].banded and problem.works[stop - 1].banded):
-                break
-            if stop > first + 1 and not any(planner.too_much(i) for i in range(first, stop)):
-                continue
-            found = planner.cheapest(first, stop)
-            if found is not None and so_far + found[0] < best[stop][0]:
-                best[stop] = (so_far + found[0], found[1])
-    strips: list[Strip] = []
-    at = count
-    while at:
-        strip = best[at][1]
-        if strip is None:
-            return None
-        strips.append(strip)
-        at = strip.first
-    return tuple(reversed(strips))
+@dataclass(frozen=True)
+class _Group:
+    """What consecutive layers need in bands, as far as it does not depend on their number.
+
+    Attributes
+    ----------
+    outputs, inner, outer:
+        Activations that others read; that only they read; that they read of others.
+    columns, whole:
+        Columns of all, and rows of all bands together.
+    fixed:
+        Bytes of narrow memory beside inner activations.
+    extra:
+        Cycles to bring what lies on other tiles than neighbours.
+    """
+
+    outputs: frozenset[int]
+    inner: tuple[int, ...]
+    outer: frozenset[int]
+    columns: Trace
+    whole: Trace
+    fixed: int
+    extra: int
 
 
-class _Planner:
-    """Sizes and costs of strips."""
+class StripPlanner:
+    """Sizes and costs of strips of a network; what was found once is kept for other budgets.
 
-    def __init__(self, problem: Problem, budget: int) -> None:
-        self.problem, self.budget = problem, budget
+    Parameters
+    ----------
+    problem:
+        The network.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
         self.last = {s: i for i, r in enumerate(problem.readings) for s, _ in r.sources}
         self.first = {r.target: i for i, r in enumerate(problem.readings)} | {problem.source: -1}
         self.sizes = {t: a.size for t, a in problem.activations.items()}
-        self._single: dict[int, tuple[float, Strip] | None] = {}
+        self._groups: dict[tuple[int, int], _Group | None] = {}
+        self._figures: dict[Strip, tuple[int, float | None]] = {}
 
-    def too_much(self, layer: int) -> bool:
-        """Tell whether a layer cannot run by itself."""
-        if layer not in self._single:
-            self._single[layer] = self.fits(Strip(layer, layer + 1))
-        return self._single[layer] is None
+    def choose(self, budget: int) -> tuple[Strip, ...] | None:
+        """Cut the network so that no step needs more than ``budget`` bytes of narrow memory; None when there is no way."""
+        works, count = self.problem.works, len(self.problem.readings)
+        crowded = [self._fits(Strip(i, i + 1), budget) is None for i in range(count)]
+        best: list[tuple[float, Strip | None]] = [(0, None)] + [(float("inf"), None)] * count
+        for first in range(count):
+            so_far = best[first][0]
+            if so_far == float("inf"):
+                continue
+            for stop in range(first + 1, min(count, first + LONGEST_STRIP) + 1):
+                if stop > first + 1 and not (works[first].banded and works[stop - 1].banded):
+                    break
+                if stop > first + 1 and not any(crowded[first:stop]):
+                    continue
+                found = self._cheapest(first, stop, budget)
+                if found is not None and so_far + found[0] < best[stop][0]:
+                    best[stop] = (so_far + found[0], found[1])
+        strips: list[Strip] = []
+        at = count
+        while at:
+            strip = best[at][1]
+            if strip is None:
+                return None
+            strips.append(strip)
+            at = strip.first
+        return tuple(reversed(strips))
 
-    def cheapest(self, first: int, stop: int) -> tuple[float, Strip] | None:
+    def _cheapest(self, first: int, stop: int, budget: int) -> tuple[float, Strip] | None:
         """Return the cost of layers in the fewest bands that fit; None when no number of bands does."""
-        most = max(len(s) for t in stored(self.problem.readings, Strip(first, stop), self.problem.kept)
-                   for s in split(self.problem.activations[t].image.height))
+        group = self._group(first, stop)
+        if group is None:
+            return None
+        most = max(len(s) for t in group.outputs for s in split(self.problem.activations[t].image.height))
         for bands in _BAND_COUNTS:
             if bands > most or (bands == 1 and stop > first + 1):
                 continue
-            if bands > 1 and not self.problem.works[first].banded:
+            if bands > 1 and (not self.problem.works[first].banded or group.fixed > budget):
                 return None
-            found = self.fits(Strip(first, stop, bands))
+            found = self._fits(Strip(first, stop, bands), budget)
             if found is not None:
                 return found
         return None
 
-    def fits(self, strip: Strip) -> tuple[float, Strip] | None:
+    def _fits(self, strip: Strip, budget: int) -> tuple[float, Strip] | None:
         """Return the cost of a strip; None when it does not fit."""
+        if strip not in self._figures:
+            self._figures[strip] = self._measured(strip)
+        size, cost = self._figures[strip]
+        return None if cost is None or size > budget else (cost, strip)
+
+    def _group(self, first: int, stop: int) -> _Group | None:
+        """Return what layers need; None when one of them reads what another makes for others."""
+        if (first, stop) not in self._groups:
+            self._groups[first, stop] = self._traced(Strip(first, stop))
+        return self._groups[first, stop]
+
+    def _traced(self, strip: Strip) -> _Group | None:
         p = self.problem
         outputs = stored(p.readings, strip, p.kept)
         if any(s in outputs for i in strip.layers for s, _ in p.readings[i].sources):
             return None
         used = {t for i in strip.layers for t in (p.readings[i].target, *(s for s, _ in p.readings[i].sources))}
-        heights = {t: p.activations[t].image.height for t in used}
         columns = trace(p.readings, {t: p.activations[t].image.width for t in used}, strip, outputs, 1)
-        whole = trace(p.readings, heights, strip, outputs, 0)
-        outer = used - set(whole.parts)
-        sample = sorted({0, strip.bands // 2, strip.bands - 1})
-        rows = [trace(p.readings, heights, strip, outputs, 0, band) for band in sample]
-        if self._bytes(strip, outputs, outer, whole, columns, rows) > self.budget:
-            return None
-        found = self._cost(strip, columns, rows)
-        if found is None or self._in_reach(outer, (whole, columns)):
-            return found
-        return found[0] + _GATHERED, strip
+        whole = trace(p.readings, self._heights(used), strip, outputs, 0)
+        outer = frozenset(used - set(whole.parts))
+        extra = 0 if self._in_reach(outer, (whole, columns)) else _GATHERED
+        inner = tuple(t for t in whole.parts if t not in outputs)
+        return _Group(outputs, inner, outer, columns, whole, self._around(strip, outer, whole, columns), extra)
 
-    def _in_reach(self, tensors: set[int], traces: tuple[Trace, Trace]) -> bool:
+    def _heights(self, tensors: Iterable[int]) -> dict[int, int]:
+        return {t: self.problem.activations[t].image.height for t in tensors}
+
+    def _around(self, strip: Strip, outer: frozenset[int], whole: Trace, columns: Trace) -> int:
+        """Bytes of what lives through a strip and of what it reads."""
+        p, sizes = self.problem, dict(self.sizes)
+        for t in outer:
+            own = [split(n) for n in (p.activations[t].image.height, p.activations[t].image.width)]
+            around = _longest(whole.needs[t], own[0]) * _longest(columns.needs[t], own[1])
+            sizes[t] = max(sizes[t], around * p.activations[t].image.padded)
+        return sum(sizes[t] for t, made in self.first.items()
+                   if made < strip.first and (self.last.get(t, -1) >= strip.first or t in p.kept))
+
+    def _in_reach(self, tensors: Iterable[int], traces: tuple[Trace, Trace]) -> bool:
         """Tell whether what is needed lies on neighbouring tiles."""
         for t in tensors:
             image = self.problem.activations[t].image
@@ -150,29 +196,29 @@ class _Planner:
                         return False
         return True
 
-    def _bytes(self, strip: Strip, outputs: frozenset[int], outer: set[int], whole: Trace, columns: Trace,
-               rows: Sequence[Trace]) -> int:
-        """Bytes of narrow memory at the fullest step."""
-        p = self.problem
-        sizes = dict(self.sizes)
-        for t in outer:
-            own = [split(n) for n in (p.activations[t].image.height, p.activations[t].image.width)]
-            around = _longest(whole.needs[t], own[0]) * _longest(columns.needs[t], own[1])
-            sizes[t] = max(sizes[t], around * p.activations[t].image.padded)
-        alive = sum(sizes[t] for t, made in self.first.items()
-                    if made < strip.first and (self.last.get(t, -1) >= strip.first or t in p.kept))
+    def _measured(self, strip: Strip) -> tuple[int, float | None]:
+        """Return bytes of narrow memory at the fullest step, and cycles; None where there is no way."""
+        p, group = self.problem, self._group(strip.first, strip.stop)
+        if group is None:
+            return 0, None
+        heights = self._heights([*group.whole.parts, *group.outer])
+        rows = [trace(p.readings, heights, strip, group.outputs, 0, band)
+                for band in sorted({0, strip.bands // 2, strip.bands - 1})]
+        cost = self._cost(strip, group.columns, rows)
+        return self._bytes(strip, group, rows), None if cost is None else cost + group.extra
+
+    def _bytes(self, strip: Strip, group: _Group, rows: Sequence[Trace]) -> int:
+        p, sizes = self.problem, {}
         in_place = strip.whole and any(self.last[t] == strip.first and t not in p.kept
                                        for t in p.works[strip.first].takeable)
-        if not in_place:
-            alive += sum(self.sizes[t] for t in outputs)
-        inner = [t for t in whole.parts if t not in outputs]
-        for t in inner:
+        alive = group.fixed + (0 if in_place else sum(self.sizes[t] for t in group.outputs))
+        for t in group.inner:
             widest = max(_longest(r.needs[t], r.parts[t]) for r in rows)
-            sizes[t] = widest * _longest(columns.needs[t], columns.parts[t]) * p.activations[t].image.padded
-        return alive + max((sum(sizes[t] for t in inner if self.first[t] <= i <= self.last[t]) for i in strip.layers),
+            sizes[t] = widest * _longest(group.columns.needs[t], group.columns.parts[t]) * p.activations[t].image.padded
+        return alive + max((sum(sizes[t] for t in group.inner if self.first[t] <= i <= self.last[t]) for i in strip.layers),
                            default=0)
 
-    def _cost(self, strip: Strip, columns: Trace, rows: Sequence[Trace]) -> tuple[float, Strip] | None:
+    def _cost(self, strip: Strip, columns: Trace, rows: Sequence[Trace]) -> float | None:
         cost = 0.0
         for i in strip.layers:
             work, target = self.problem.works[i], self.problem.readings[i].target
@@ -181,11 +227,11 @@ class _Planner:
                 return None
             once = sum(pixels) / len(pixels) * work.effort.steps + _CYCLES_PER_ROW * work.effort.rows + _FENCES
             cost += strip.bands * once
-        return cost, strip
+        return cost
 
 
 def _longest(needs: Sequence[Span], own: Sequence[Span]) -> int:
     return max(len(a.hull(b)) for a, b in zip(needs, own, strict=True))
 
 
-__all__ = ["Problem", "Work", "choose_strips"]
+__all__ = ["Problem", "StripPlanner", "Work"]
