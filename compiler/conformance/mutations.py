@@ -117,9 +117,11 @@ class Tally:
     Attributes
     ----------
     by_judge:
-        Found by the judge's own rules.
+        Found by the judge alone, its suspicions included.
     detected:
-        Found by these or because the outputs of the plain run are not the official ones.
+        Found by it or because the outputs of the plain run are not the official ones.
+    missed:
+        What the judge alone does not find.
     """
 
     tried: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -176,7 +178,7 @@ def try_mutations(paths: list[Path], count: int, seed: int) -> Tally:
         tally.harmful[kind] += 1
         tally.by_judge[kind] += bool(report.findings)
         tally.detected[kind] += bool(report.findings) or wrong
-        if not (report.findings or wrong):
+        if not report.findings:
             changed = {k: (case.program[at][k], v) for k, v in spoiled.values.items() if case.program[at][k] != v}
             gone = [k for k in case.program[at].values if k not in spoiled.values]
             tally.missed.append(f"{name}: {spoiled.name} at {spoiled.offset:#x}: {changed or gone}")

@@ -1,6 +1,6 @@
 """The judge accepts official programs and notices what is spoiled in them.
 
-``ETPU_MUTATIONS`` sets how many mutations are tried; 1000 take about ten minutes.
+``ETPU_MUTATIONS`` sets how many mutations are tried; 1000 take about a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.corpus
 SUBJECTS = ("dense_256", "point_history_classifier", "conv2d_12x128x32_to_32_k3_s1_same_quant", "quant_SOFTMAX",
             "split_concat", "bright_16x16", "converted_model_from_keras_8bit_all_v2", "graphrelu6_10_float",
             "quant_CONV_2D", "N32-nMACs41287680_quant")
-MUTATIONS = int(os.environ.get("ETPU_MUTATIONS", "40"))
+MUTATIONS = int(os.environ.get("ETPU_MUTATIONS", "100"))
 
 
 def chosen(pairs: list[Pair]) -> list[Pair]:
@@ -40,4 +40,6 @@ def test_mutations_that_matter_are_noticed(pairs: list[Pair], capsys: pytest.Cap
     with capsys.disabled():
         print(f"\n{tally}")
     assert tally.harmful.total() > MUTATIONS // 4
-    assert tally.detected.total() >= 0.95 * tally.harmful.total(), tally.missed
+    assert tally.detected == tally.harmful, tally.missed
+    # Addresses that are one unit off give the same wrong result in every order: see docs/conformance.md.
+    assert tally.by_judge.total() >= 0.9 * tally.harmful.total(), tally.missed

@@ -500,7 +500,7 @@ class _Run:
         if tag == DmaTag.OUTPUT:
             self.port.outputs.append(data)
         elif tag in (DmaTag.INPUT, DmaTag.PARAMETERS):
-            self.port.arriving[1 if tag == DmaTag.INPUT else 0].push(data)
+            self.port.ask(1 if tag == DmaTag.INPUT else 0, data)
         else:
             raise SimulationError(f"host transfer with tag {tag}")
 

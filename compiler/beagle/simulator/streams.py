@@ -51,6 +51,20 @@ class HostPort:
         self.memory = np.zeros(SCALAR_MEMORY_WORDS, np.uint32)
         self.received = 0
         self.sent = 0
+        self._waiting: deque[tuple[int, Bytes]] = deque()
+
+    def ask(self, stream: int, data: Bytes) -> None:
+        """Begin a transfer to the chip; what the chip still writes there (scratch memory) comes first."""
+        self._waiting.append((stream, data))
+        self._begin_transfers()
+
+    def _begin_transfers(self) -> None:
+        while self._waiting:
+            stream, data = self._waiting[0]
+            if any(np.may_share_memory(data, output) for output in self.outputs):
+                return
+            self.arriving[stream].push(data)
+            self._waiting.popleft()
 
     def send_out(self, data: Bytes) -> None:
         """Write bytes to the output transfers, in order."""
@@ -65,6 +79,7 @@ class HostPort:
             else:
                 self.outputs[0] = self.outputs[0][part:]
             data = data[part:]
+        self._begin_transfers()
 
 
 class ScalarTask:

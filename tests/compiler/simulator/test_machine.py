@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from compiler.beagle.isa import Instruction, encode_stream, instruction
 from compiler.beagle.simulator import DeadlockError, Machine, MemoryBoundsError, SimulationError
+from compiler.beagle.simulator.streams import HostPort
 from compiler.beagle.simulator.walk import Nest, walk_of
 from compiler.errors import ProgramError
 from compiler.lowering.builder import ProgramBuilder, walk, watch
@@ -39,6 +40,17 @@ def test_waiting_for_what_never_comes_is_a_deadlock() -> None:
            watch(0, 14, 1), drop_level=1)
     with pytest.raises(DeadlockError, match="counter 14"):
         Machine().run(finished(b))
+
+
+def test_what_the_chip_still_writes_to_the_host_is_read_back_afterwards() -> None:
+    port = HostPort()
+    scratch = np.zeros(16, np.uint8)
+    port.outputs.append(scratch)
+    port.ask(1, scratch)
+    port.ask(1, np.full(8, 9, np.uint8))
+    assert port.arriving[1].length == 0
+    port.send_out(np.arange(16, dtype=np.uint8))
+    assert port.arriving[1].take(24).tolist() == [*range(16), *[9] * 8]
 
 
 def test_addresses_outside_memory_are_refused() -> None:
