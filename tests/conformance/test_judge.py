@@ -42,4 +42,6 @@ def test_mutations_that_matter_are_noticed(pairs: list[Pair], capsys: pytest.Cap
     assert tally.harmful.total() > MUTATIONS // 4
     assert tally.detected == tally.harmful, tally.missed
     # Addresses that are one unit off give the same wrong result in every order: see docs/conformance.md.
-    assert tally.by_judge.total() >= 0.9 * tally.harmful.total(), tally.missed
+    # Of few mutations the share is uncertain.
+    least = 0.95 if MUTATIONS >= 1000 else 0.9
+    assert tally.by_judge.total() >= least * tally.harmful.total(), tally.missed
