@@ -15,11 +15,12 @@ from compiler.facts import LANES, PARAMETER_LINE_BYTES, WIDE_ROWS
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import unsigned_weights, zero_point
 from compiler.lowering.dense_layer import DenseLayer
-from compiler.lowering.network import dense_layer, is_free, parameter_tensor, softmax_layer, softmax_tensors
 from compiler.lowering.parameters import Bytes, DenseParameters, dense_blob, round_up
-from compiler.lowering.spatial.context import extent_of, image_of, is_flat
+from compiler.lowering.spatial.context import extent_of, image_of, is_flat, same_bytes
 from compiler.lowering.spatial.families.convolution import kernel_of, ring_tensor
-from compiler.lowering.spatial.tail import flattened_weights
+from compiler.lowering.spatial.families.dense import dense_layer, dense_tensor
+from compiler.lowering.spatial.families.softmax import softmax_layer, softmax_tensors
+from compiler.lowering.spatial.gathering import flattened_weights
 from compiler.lowering.spatial.weights import Kernel
 from compiler.mapping import Subgraph
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
@@ -94,7 +95,7 @@ def _tensors(graph: Graph, op: Operator, zero_bias: bool) -> list[tuple[Paramete
 
 
 def _dense(op: Operator, parameters: DenseParameters) -> tuple[ParameterTensor, bytes]:
-    return parameter_tensor(DenseLayer(op.title, parameters, None, 0, 0, 0, 0)), dense_blob(parameters)
+    return dense_tensor(DenseLayer(op.title, parameters, None, 0, 0, 0, 0)), dense_blob(parameters)
 
 
 def _with_bias(graph: Graph, op: Operator, parameters: DenseParameters, zero_bias: bool) -> DenseParameters:
@@ -117,7 +118,7 @@ def _layout_table(graph: Graph, op: Operator) -> list[tuple[ParameterTensor, byt
     if op.name != "RESHAPE" or made_by is None:
         return []
     source = extent_of(inputs[0])
-    if is_flat(y) and not is_flat(inputs[0]) and source[-1] == 1 and not is_free(graph, made_by):
+    if is_flat(y) and not is_flat(inputs[0]) and source[-1] == 1 and not _is_free(graph, made_by):
         if y.elements <= LANES:
             return [_dense(op, _moving([1] * y.elements))]
         parameters = _moving([1] * _SPREAD_POSITIONS)
@@ -148,12 +149,16 @@ def _zeros_and_ones(weights: Bytes) -> DenseParameters:
 def _flattened(graph: Graph, op: Operator) -> Bytes | None:
     """Weights of a dense layer on an image, in the order in which the tiles send its pixels."""
     source = op.inputs[0]
-    while is_flat(graph.tensors[source]) and source in graph.producers and is_free(graph, graph.producers[source]):
+    while is_flat(graph.tensors[source]) and source in graph.producers and _is_free(graph, graph.producers[source]):
         source = graph.producers[source].inputs[0]
     w, image = graph.tensors[op.inputs[1]], graph.tensors[source]
     if is_flat(image) or (source not in graph.producers and source != op.inputs[0]):
         return None
     return flattened_weights(unsigned_weights(w).reshape(w.shape[0], -1), image_of(image), zero_point(w))
+
+
+def _is_free(graph: Graph, op: Operator) -> bool:
+    return op.name == "RESHAPE" or same_bytes(graph, op)
 
 
 def _table(op: Operator, constant: Tensor) -> ParameterTensor:

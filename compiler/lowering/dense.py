@@ -1,22 +1,21 @@
-"""Fully connected networks: every tile computes output channels of its own.
+"""Vectors on the tiles: their way in, from tile to tile and out, and dense layers.
 
-The input vector is cut into slices, one per tile, which the host's data reach over the ring bus.
-Before each layer the slices are gathered: every owner sends its own over the ring and every tile
+An input vector is cut into slices, one per tile, which the host's data reach over the ring bus.
+Before a dense layer the slices are gathered: every owner sends its own over the ring and every tile
 that computes writes all of them into its narrow memory. Weights lie in the wide memory of the
 tile that uses them. The forms and their order follow the official compiler 16.0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from compiler.beagle.isa.counters import DmaTag, ScalarCounter, TileCounter
-from compiler.errors import CompilationError
 from compiler.facts import (
     ACTIVATION_FIFO_WORDS,
-    NARROW_BYTES,
     TILE_COLUMNS,
     TILES,
     WIDE_ROW_BYTES,
@@ -25,7 +24,6 @@ from compiler.facts import (
 from compiler.lowering.builder import (
     ALL_TILES,
     LAYER_COUNTERS,
-    Program,
     ProgramBuilder,
     Values,
     address_pair,
@@ -44,7 +42,7 @@ from compiler.lowering.dense_layer import (
     tile_shapes,
     zero_points,
 )
-from compiler.lowering.dense_stream import StreamBuffers, over_ring, stream
+from compiler.lowering.dense_stream import over_ring, stream
 from compiler.lowering.parameters import round_up
 from compiler.package.model import BaseAddress
 
@@ -67,90 +65,9 @@ class Slice:
     words: int
 
 
-@dataclass(frozen=True)
-class DenseBuffers:
-    """Byte addresses in narrow memory.
-
-    Attributes
-    ----------
-    outputs:
-        Result of each layer.
-    staging:
-        Slices from the host.
-    used:
-        Bytes used in all.
-    """
-
-    outputs: tuple[int, ...]
-    staging: int
-    used: int
-
-
-def allocate(layers: Sequence[DenseLayer]) -> DenseBuffers:
-    """Place vectors in narrow memory: gathered inputs at 0, results behind them.
-
-    Raises
-    ------
-    CompilationError
-        When they do not fit.
-    """
-    inputs = [round_up(layer.parameters.inputs, 4) for layer in layers]
-    outputs = []
-    end = 0
-    for i, layer in enumerate(layers):
-        at = max(inputs[i], inputs[i + 1] if i + 1 < len(layers) else 0)
-        outputs.append(at)
-        end = max(end, at + layer.bytes_on(0))
-    staging = round_up(max(inputs), 256) + 512
-    used = max(staging + min(slice_bytes(layers[0].parameters.inputs), inputs[0]), end)
-    if used > NARROW_BYTES:
-        widest = max(layers, key=lambda layer: layer.parameters.inputs)
-        raise CompilationError(
-            f"{widest.name}: its input of {widest.parameters.inputs} elements needs {used} bytes of narrow memory on "
-            f"each tile, the limit is {NARROW_BYTES}.", advice=f"At most about {NARROW_BYTES - 1024} inputs fit.")
-    return DenseBuffers(tuple(outputs), staging, used)
-
-
 def slice_bytes(inputs: int) -> int:
     """Bytes of the input vector that each tile receives from the host."""
     return max(MIN_SLICE_BYTES, round_up(-(-inputs // TILES), 4))
-
-
-def staging_row(layers: Sequence[DenseLayer], arriving: Sequence[bool]) -> int:
-    """Lowest wide row that a dense program uses for itself; parameters of some layers arrive while they are used."""
-    lowest = min(WIDE_ROWS - 2 * -(-layers[0].parameters.inputs // WIDE_ROW_BYTES), SEND_ROW)
-    for layer, arrives in zip(layers, arriving, strict=True):
-        if arrives:
-            lowest = min(lowest, StreamBuffers.of(layer.parameters).lowest)
-    return lowest
-
-
-def dense_program(layers: Sequence[DenseLayer], input_name: str, output_name: str, *, input_bytes: int, output_bytes: int,
-                  behind: Callable[[ProgramBuilder, Sequence[Slice]], Sequence[Slice]] | None = None) -> Program:
-    """Write the program of a chain of dense layers.
-
-    Parameters
-    ----------
-    input_bytes, output_bytes:
-        Host transfers, bytes.
-    behind:
-        Emits what follows the layers; takes and gives the slices of a vector.
-    """
-    b = ProgramBuilder()
-    buffers = allocate(layers)
-    begin(b)
-    slices = _input(b, layers[0], input_name, input_bytes, buffers.staging)
-    lines = 0
-    for i, layer in enumerate(layers):
-        if i:
-            b.tile_fence(reset=LAYER_COUNTERS)
-        b.serve(layer.name)
-        gather(b, slices, layer.tiles)
-        lines = emit_dense(b, layer, buffers.outputs[i], lines)
-        slices = [Slice(t, buffers.outputs[i] // 4, layer.bytes_on(t) // 4) for t in range(layer.tiles)]
-    emit_vector_output(b, slices if behind is None else behind(b, slices), output_name, output_bytes)
-    finish_rings(b)
-    return b.finish(first_register=4)
 
 
 def begin(b: ProgramBuilder) -> None:
@@ -166,8 +83,8 @@ def begin(b: ProgramBuilder) -> None:
     b.barrier()
 
 
-def _input(b: ProgramBuilder, layer: DenseLayer, name: str, size: int, staging: int) -> list[Slice]:
-    """Bring the input vector to its owners; returns their slices."""
+def emit_vector_input(b: ProgramBuilder, inputs: int, name: str, size: int, staging: int) -> None:
+    """Bring an input vector of so many bytes to its owners, each its slice at byte address ``staging``."""
     b.tile_fence(engines=1 << 5)
     low, high = address_pair(BaseAddress.INPUT, name)
     b.load(10, address=high)
@@ -177,23 +94,26 @@ def _input(b: ProgramBuilder, layer: DenseLayer, name: str, size: int, staging: 
     b.emit("infeed", linear("fifo", 0, size // 8, HALF_ACTIVATION_FIFO), signal("filled", 0),
            watch(0, ScalarCounter.AVDATA_INFEED, 0, level=0), stream=1)
     start_transfer(b, BaseAddress.INPUT, name, size, DmaTag.INPUT)
-    inputs = layer.parameters.inputs
     rows = -(-inputs // WIDE_ROW_BYTES)
     base = WIDE_ROWS - 2 * rows
-    slices = _slices(inputs, staging)
+    slices = [Slice(tile, staging // 4, words) for tile, words in enumerate(input_words(inputs)) if words]
     _distribute(b, slices, base, inputs)
     for first in range(0, len(slices), TILE_COLUMNS):
         _pop_tile_row(b, slices[first:first + TILE_COLUMNS], first, base, rows, inputs)
     b.tile_fence()
     b.tile_fence(reset=LAYER_COUNTERS)
     b.barrier()
-    return slices
 
 
-def _slices(inputs: int, staging: int) -> list[Slice]:
+def input_words(inputs: int) -> tuple[int, ...]:
+    """Return the words of an input vector that each tile owns."""
     step = slice_bytes(inputs)
-    return [Slice(tile, staging // 4, -(-min(step, inputs - at) // 4)) for tile, at in
-            enumerate(range(0, inputs, step))]
+    return tuple(-(-max(min(step, inputs - tile * step), 0) // 4) for tile in range(TILES))
+
+
+def input_row(inputs: int) -> int:
+    """Return the lowest wide row through which an input vector passes."""
+    return WIDE_ROWS - 2 * -(-inputs // WIDE_ROW_BYTES)
 
 
 def _distribute(b: ProgramBuilder, slices: Sequence[Slice], base: int, inputs: int) -> None:
@@ -232,31 +152,51 @@ def _pop_tile_row(b: ProgramBuilder, slices: Sequence[Slice], first: int, base: 
            lanes_m1=ROW_WORDS - 1)
 
 
-def gather(b: ProgramBuilder, slices: Sequence[Slice], receivers: int) -> None:
-    """Collect the slices of a vector in the narrow memory of tiles 0..receivers-1, from address 0 on."""
+def gather(b: ProgramBuilder, slices: Sequence[Slice], receivers: int, base: int, places: Sequence[int] | None = None,
+           ) -> None:
+    """Collect parts of an activation in the narrow memory of tiles 0..receivers-1.
+
+    Parameters
+    ----------
+    base:
+        Narrow word address of the whole.
+    places:
+        Where each part goes, in words from there; by default one behind the other.
+    """
     mask = (1 << receivers) - 1
-    pieces = [(s.tile, s.word + at, min(ROW_WORDS, s.words - at), at // ROW_WORDS)
-              for s in slices for at in range(0, s.words, ROW_WORDS)]
-    place = 0
-    for index, (tile, word, words, earlier) in enumerate(pieces):
-        b.tile("wide_to_narrow", mask, walk("src", RECEIVE_ROW, [(1, 1)], total_dims=4, mask=0, level=1, slot=1),
-               walk("dst", place, [(words, 1)], total_dims=6, mask=int(words > 1)),
-               watch(0, TileCounter.RING_READ_A, index + 1), signal("done", 0), drop_level=1)
-        b.tile("ring_receive_a", mask, walk("dst", RECEIVE_ROW, [(1, 1)], total_dims=4, mask=0, level=1, slot=1),
-               watch(0, TileCounter.WIDE_TO_NARROW, place - ROW_WORDS, step=ROW_WORDS, side=1), signal("read", 1))
-        b.tile("ring_send", 1 << tile, walk("src", SEND_ROW, [(1, 1)], total_dims=4, mask=1, level=1, slot=1),
-               ring_turn(b), watch(1, TileCounter.NARROW_TO_WIDE, earlier + 1), signal("write", 1), signal("producer", 2),
-               receivers=mask)
-        # A tile that sends several pieces collects the next one only after the last has left.
-        free = earlier if earlier else -1
-        b.tile("narrow_to_wide", 1 << tile, walk("src", word, [(words, 1)], total_dims=6, mask=int(words > 1)),
-               walk("dst", SEND_ROW, [(1, 1)], total_dims=4, mask=0, level=1, slot=1),
-               watch(0, TileCounter.RING_WRITE, free, side=1), signal("done", 1), flush_level=1)
-        place += words
+    progress: Counter[int] = Counter()
+    passed = index = 0
+    for number, s in enumerate(slices):
+        first = passed if places is None else places[number]
+        for at in range(0, s.words, ROW_WORDS):
+            words, earlier = min(ROW_WORDS, s.words - at), progress[s.tile]
+            _gather_piece(b, Slice(s.tile, s.word + at, words), mask, base + first + at, (index, passed, earlier))
+            progress[s.tile] += 1
+            index += 1
+            passed += words
     b.barrier()
     b.tile_fence(reset=LAYER_COUNTERS)
     b.scalar_fence(tiles=False)
     b.tile_fence(reset=LAYER_COUNTERS)
+
+
+def _gather_piece(b: ProgramBuilder, piece: Slice, mask: int, place: int, before: tuple[int, int, int]) -> None:
+    """Send up to a row; ``before`` are the pieces and words that all tiles and the pieces that this one sent."""
+    index, passed, earlier = before
+    words = piece.words
+    b.tile("wide_to_narrow", mask, walk("src", RECEIVE_ROW, [(1, 1)], total_dims=4, mask=0, level=1, slot=1),
+           walk("dst", place, [(words, 1)], total_dims=6, mask=int(words > 1)),
+           watch(0, TileCounter.RING_READ_A, index + 1), signal("done", 0), drop_level=1)
+    b.tile("ring_receive_a", mask, walk("dst", RECEIVE_ROW, [(1, 1)], total_dims=4, mask=0, level=1, slot=1),
+           watch(0, TileCounter.WIDE_TO_NARROW, passed - ROW_WORDS, step=ROW_WORDS, side=1), signal("read", 1))
+    b.tile("ring_send", 1 << piece.tile, walk("src", SEND_ROW, [(1, 1)], total_dims=4, mask=1, level=1, slot=1),
+           ring_turn(b), watch(1, TileCounter.NARROW_TO_WIDE, earlier + 1), signal("write", 1), signal("producer", 2),
+           receivers=mask)
+    # A tile that sends several pieces collects the next one only after the last has left.
+    free = earlier if earlier else -1
+    b.tile("narrow_to_wide", 1 << piece.tile, walk("src", piece.word, [(words, 1)], total_dims=6, mask=int(words > 1)),
+           walk("dst", SEND_ROW, [(1, 1)], total_dims=4, mask=0, level=1, slot=1),
+           watch(0, TileCounter.RING_WRITE, free, side=1), signal("done", 1), flush_level=1)
 
 
 def finish_rings(b: ProgramBuilder) -> None:
@@ -279,18 +219,18 @@ def ring_turn(b: ProgramBuilder) -> dict[str, int]:
     return turn
 
 
-def emit_dense(b: ProgramBuilder, layer: DenseLayer, out: int, lines: int, first: int | None = None) -> int:
+def emit_dense(b: ProgramBuilder, layer: DenseLayer, source: int, out: int, lines: int, first: int) -> int:
     """Multiply a gathered vector with a layer, wherever its parameters lie; see :func:`stream`."""
     if layer.row is not None:
-        compute(b, layer, layer.row, out)
+        compute(b, layer, layer.row, source, out)
     elif layer.pieces:
-        over_ring(b, layer, out)
+        over_ring(b, layer, source, out)
     else:
-        return stream(b, layer, out, lines, first)
+        return stream(b, layer, source, out, lines, first)
     return lines
 
 
-def compute(b: ProgramBuilder, layer: DenseLayer, row: int, out: int) -> None:
+def compute(b: ProgramBuilder, layer: DenseLayer, row: int, source: int, out: int) -> None:
     """Load scaling registers and multiply, on all tiles of a layer whose parameters are cached at ``row``."""
     p = layer.parameters
     shapes = tile_shapes(layer)
@@ -307,7 +247,7 @@ def compute(b: ProgramBuilder, layer: DenseLayer, row: int, out: int) -> None:
         multiply(
             b, layer, out, groups, lanes, mask,
             {"loop0": steps - 1, "loop1": groups - 1, "channel_group_level": 1, "reduction": 1},
-            walk("in", 0, [(steps, 4), (1, size), (groups, 0 if grouped else size)], total_dims=8),
+            walk("in", source, [(steps, 4), (1, size), (groups, 0 if grouped else size)], total_dims=8),
             walk("weights", 4 * base, [(steps, 4), (groups, 4 * steps)] if grouped else [(steps, 4)], total_dims=8),
             walk("partial", 0, [(steps, 0), (groups, 0)] if grouped else [(steps, 0)], total_dims=8),
             watch(0, TileCounter.WIDE_TO_SCALING, 1) if scaling_lines(p) else {},

@@ -61,15 +61,17 @@ class StreamBuffers:
         return self.header
 
 
-def stream(b: ProgramBuilder, layer: DenseLayer, out: int, lines: int, first: int | None = None) -> int:
+def stream(b: ProgramBuilder, layer: DenseLayer, source: int, out: int, lines: int, first: int) -> int:
     """Multiply with parameters that arrive from the host during the inference.
 
     Parameters
     ----------
+    source, out:
+        Narrow byte addresses of the gathered vector and of the result.
     lines:
         64-byte lines of parameters streamed so far in this inference.
     first:
-        Where the layer's own begin in the parameters, in lines; by default behind those.
+        Where the layer's own begin in the parameters, in lines.
 
     Returns
     -------
@@ -77,9 +79,9 @@ def stream(b: ProgramBuilder, layer: DenseLayer, out: int, lines: int, first: in
         Lines streamed after this layer.
     """
     p = layer.parameters
-    _arrive(b, layer, out, TileCounter.RING_READ_A)
+    _arrive(b, layer, source, out, TileCounter.RING_READ_A)
     count = round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES) // PARAMETER_LINE_BYTES
-    fetch_parameters(b, lines, lines if first is None else first, count)
+    fetch_parameters(b, lines, first, count)
     for tile in range(layer.tiles):
         part = layer.groups_on(tile) * p.group_bytes // PARAMETER_LINE_BYTES
         b.emit("pop", linear("fifo", lines % PARAMETER_FIFO_LINES, part, PARAMETER_FIFO_LINES // 2), signal("credit", 0),
@@ -91,9 +93,9 @@ def stream(b: ProgramBuilder, layer: DenseLayer, out: int, lines: int, first: in
     return lines
 
 
-def over_ring(b: ProgramBuilder, layer: DenseLayer, out: int) -> None:
+def over_ring(b: ProgramBuilder, layer: DenseLayer, source: int, out: int) -> None:
     """Multiply with parameters that owner tiles send, each tile that computes getting its own groups."""
-    _arrive(b, layer, out, TileCounter.RING_READ_B)
+    _arrive(b, layer, source, out, TileCounter.RING_READ_B)
     for tile, owner, row, rows in _sends(layer):
         b.tile("ring_send", 1 << owner, walk("src", row, [(rows, 1)], total_dims=4, mask=int(rows > 1)),
                watch(0, TileCounter.RING_PRODUCER_B, b.ring_b_rows), signal("producer", 0), ring=1, receivers=1 << tile)
@@ -114,7 +116,7 @@ def _sends(layer: DenseLayer) -> Iterator[tuple[int, int, int, int]]:
                 yield tile, piece.tile, piece.row + low - piece.first, high - low
 
 
-def _arrive(b: ProgramBuilder, layer: DenseLayer, out: int, ring: TileCounter) -> None:
+def _arrive(b: ProgramBuilder, layer: DenseLayer, source: int, out: int, ring: TileCounter) -> None:
     """Everything but the sending: tiles receive parameters over a ring and multiply with them."""
     p, s = layer.parameters, StreamBuffers.of(layer.parameters)
     shapes = tile_shapes(layer)
@@ -127,7 +129,7 @@ def _arrive(b: ProgramBuilder, layer: DenseLayer, out: int, ring: TileCounter) -
         src = walk("src", s.header, [(scaling_lines(p), 1), (groups, 0)], total_dims=4, mask=1, level=1, slot=p.header_rows)
         load_scaling(b, p, mask, src, groups, watch(0, ring, 1, step=s.chunks))
     for (groups, lanes), mask in shapes.items():
-        _multiply(b, layer, s, out, groups, lanes, short, mask, ring)
+        _multiply(b, layer, s, (source, out), groups, lanes, short, mask, ring)
 
 
 def _receive(b: ProgramBuilder, p: DenseParameters, s: StreamBuffers, groups: int, short: int, mask: int,
@@ -143,9 +145,9 @@ def _receive(b: ProgramBuilder, p: DenseParameters, s: StreamBuffers, groups: in
            watch(0, TileCounter.PARAMETERS, -1, side=1), signal("read", 1))
 
 
-def _multiply(b: ProgramBuilder, layer: DenseLayer, s: StreamBuffers, out: int, groups: int, lanes: int, short: int,
-              mask: int, ring: TileCounter) -> None:
-    p = layer.parameters
+def _multiply(b: ProgramBuilder, layer: DenseLayer, s: StreamBuffers, places: tuple[int, int], groups: int, lanes: int,
+              short: int, mask: int, ring: TileCounter) -> None:
+    p, (source, out) = layer.parameters, places
     tail = [] if groups == 1 else [(groups, 0)]
     skipped = s.rows - short
     loops = {"loop0": s.rows - 1, "loop1": s.chunks - 1, "loop2": groups - 1, "channel_group_level": 2, "reduction": 3}
@@ -153,7 +155,7 @@ def _multiply(b: ProgramBuilder, layer: DenseLayer, s: StreamBuffers, out: int, 
         loops |= {"loop_epilogue_dim": 1, "loop_epilogue_limit": short - 1}
     multiply(
         b, layer, out, groups, lanes, mask, loops,
-        walk("in", 0, [(s.rows, 4), (1, round_up(p.inputs, 4)), (s.chunks, 4 * s.rows), *tail], total_dims=8,
+        walk("in", source, [(s.rows, 4), (1, round_up(p.inputs, 4)), (s.chunks, 4 * s.rows), *tail], total_dims=8,
              epilogue=(2, short, 4 * skipped) if short else None),
         walk("weights", 4 * s.weights, [(s.rows, 4), (s.chunks, 0), *tail], total_dims=8, level=1, slot=4 * s.rows,
              epilogue=(1, short, 4 * skipped) if short else None),

@@ -18,7 +18,6 @@ from compiler.beagle.isa.tables import EXPONENTIAL, EXPONENTIAL_LOW, RECIPROCAL_
 from compiler.facts import PARAMETER_LINE_BYTES, WIDE_ROWS
 from compiler.lowering.arithmetic import bits
 from compiler.lowering.builder import LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
-from compiler.lowering.dense import Slice, gather
 
 IDENTITY_ROW = WIDE_ROWS - 1
 CONSTANT_ROW = WIDE_ROWS - 2
@@ -124,14 +123,9 @@ class Scratch:
         return self.root + 4 * _SCRATCH_WORDS
 
     @property
-    def result(self) -> int:
-        """The shares."""
-        return self.inverse + 8 * self.words
-
-    @property
     def end(self) -> int:
         """First byte behind."""
-        return self.result + 4 * self.words
+        return self.inverse + 8 * self.words
 
 
 def _lines(words: np.ndarray[tuple[int], np.dtype[np.uint32]]) -> bytes:
@@ -140,13 +134,13 @@ def _lines(words: np.ndarray[tuple[int], np.dtype[np.uint32]]) -> bytes:
     return lines.tobytes()
 
 
-def emit_softmax(b: ProgramBuilder, layer: SoftmaxLayer, source: int, base: int) -> Slice:
+def emit_softmax(b: ProgramBuilder, layer: SoftmaxLayer, source: int, base: int, target: int) -> None:
     """Emit a softmax.
 
     Parameters
     ----------
-    source, base:
-        Byte addresses of the operand on tile 0 and of free memory.
+    source, base, target:
+        Byte addresses, on tile 0, of the operand, of free memory and of the result.
     """
     s, n = Scratch(base, layer.words), layer.words
     z = layer.zero_point
@@ -161,19 +155,7 @@ def emit_softmax(b: ProgramBuilder, layer: SoftmaxLayer, source: int, base: int)
         _mask(b, layer.rows[1], n, s.difference, s.difference, 255, (-255, 0))
     _exponentials(b, layer, s, n)
     _invert(b, s, n)
-    _shares(b, s, n)
-    return Slice(0, s.result // 4, n)
-
-
-def softmax_of(b: ProgramBuilder, layer: SoftmaxLayer, slices: Sequence[Slice], end: int) -> Slice:
-    """Emit a softmax of a vector that lies in slices, with its memory right below ``end``."""
-    base = end - Scratch(0, layer.words).end
-    source = 4 * slices[0].word
-    if len(slices) > 1 or slices[0].tile:
-        _fence(b)
-        gather(b, slices, 1)
-        source = 0
-    return emit_softmax(b, layer, source, base)
+    _shares(b, s, target, n)
 
 
 def _fence(b: ProgramBuilder) -> None:
@@ -333,7 +315,7 @@ def _invert(b: ProgramBuilder, s: Scratch, n: int) -> None:
     _copies(b, inverse, s.inverse, 2 * n)
 
 
-def _shares(b: ProgramBuilder, s: Scratch, n: int) -> None:
+def _shares(b: ProgramBuilder, s: Scratch, target: int, n: int) -> None:
     """Multiply every exponential with the inverse."""
     _fence(b)
     rows = -(-n // 2)
@@ -344,7 +326,7 @@ def _shares(b: ProgramBuilder, s: Scratch, n: int) -> None:
     pairs = 1 if n == 1 else 2
     loops = _loops(pairs, rows) | ({"loop_epilogue_dim": 1, "loop_epilogue_limit": 0} if short else {})
     _op(b, "tensor_op", loops, walk("in", s.inverse, [(1, 4), (n, 0)], total_dims=8),
-        walk("out", s.result, [(n, 4)], total_dims=8),
+        walk("out", target, [(n, 4)], total_dims=8),
         walk("weights", 4 * STEP_ROW, [(pairs, 2), (rows, 0)], total_dims=8, level=1, slot=4,
              epilogue=(1, 1, 2) if short else None),
         walk("partial", 0, [(n, 0)], total_dims=8, slot=4), watch(0, TileCounter.NARROW_TO_WIDE, 1), signal("parameters", 1),

@@ -40,9 +40,9 @@ class NarrowMemory:
     def __init__(self) -> None:
         self._taken: list[tuple[int, Lifetime]] = []
 
-    def place(self, buffer: Lifetime) -> int:
-        """Take the lowest address that is free during all of the buffer's life."""
-        at = 0
+    def place(self, buffer: Lifetime, floor: int = 0) -> int:
+        """Take the lowest address from ``floor`` on that is free during all of the buffer's life."""
+        at = floor
         for start, other in sorted(((s, o) for s, o in self._taken if buffer.overlaps(o)), key=lambda item: item[0]):
             if at + buffer.size <= start:
                 break

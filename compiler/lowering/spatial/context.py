@@ -6,7 +6,10 @@ from dataclasses import dataclass, replace
 
 from compiler.facts import TILES
 from compiler.graph import Graph, Operator, Tensor
+from compiler.lowering.arithmetic import zero_point
+from compiler.lowering.spatial.gathering import Gather
 from compiler.lowering.spatial.geometry import Image, Span, Window
+from compiler.lowering.spatial.layer import Layer
 from compiler.mapping import Subgraph
 
 
@@ -30,31 +33,48 @@ class Context:
     ----------
     padding:
         Padding that was absorbed, by the padded tensor.
-    view:
-        The input as its only reader sees it, when a RESHAPE gives it another shape.
+    slices:
+        Words per tile of the activations that are vectors in slices.
+    copies:
+        Vectors of which every tile has a copy.
+    before:
+        Layers to come before the one that is being read.
     """
 
     def __init__(self, graph: Graph, subgraph: Subgraph) -> None:
         self.graph, self.subgraph = graph, subgraph
         self.padding: dict[int, Padding] = {}
-        self.view: Tensor | None = None
+        self.slices: dict[int, tuple[int, ...]] = {}
+        self.copies: set[int] = set()
+        self.before: list[Layer] = []
         self._origin: dict[int, int] = {}
+        self._views: dict[int, Tensor] = {}
         self._between: list[Tensor] = []
+        self._gathered: dict[tuple[int, ...], tuple[int, int]] = {}
+
+    def origin(self, tensor: int) -> int:
+        """Return the activation that holds the bytes of a tensor."""
+        return self._origin.get(tensor, tensor)
 
     def resolve(self, tensor: int) -> int:
-        """Return the tensor that holds the same bytes."""
-        return self._origin.get(tensor, tensor)
+        """Return an activation with the bytes of a tensor that is an image, or a vector on tile 0."""
+        origin = self.origin(tensor)
+        return self.gather((origin,), 1) if origin in self.slices else origin
 
     def alias(self, tensor: int, original: int) -> None:
         """Note that a tensor holds the bytes of another."""
-        self._origin[tensor] = self.resolve(original)
+        self._origin[tensor] = self.origin(original)
+
+    def see(self, tensor: int, view: Tensor) -> None:
+        """Note in which shape an input is computed with."""
+        self._views[tensor] = view
 
     def tensor(self, index: int) -> Tensor:
         """Return a tensor, in the shape in which it is computed with."""
-        if index == self.subgraph.inputs[0] and self.view is not None:
-            return self.view
         known = len(self.graph.tensors)
-        return self.graph.tensors[index] if index < known else self._between[index - known]
+        if index >= known:
+            return self._between[index - known]
+        return self._views.get(index, self.graph.tensors[index])
 
     def between(self, like: Tensor, shape: tuple[int, ...], suffix: str) -> Tensor:
         """Return a new tensor between layers of one operator, quantized like another."""
@@ -65,6 +85,46 @@ class Context:
     def image(self, index: int) -> Image:
         """Return the extent of a tensor."""
         return image_of(self.tensor(index))
+
+    def words(self, activation: int) -> int:
+        """Return the words of an activation, padding included."""
+        if activation in self.slices:
+            words = self.slices[activation]
+            return words[0] if activation in self.copies else sum(words)
+        image = self.image(activation)
+        return image.height * image.width * image.padded // 4
+
+    def gather(self, activations: tuple[int, ...], tiles: int, *, in_order: bool = False) -> int:
+        """Return a vector of which tiles 0, 1, ... have a copy; made of others, one behind the other."""
+        key = (*activations, -int(in_order))
+        known = self._gathered.get(key)
+        if known is not None and known[1] >= tiles:
+            return known[0]
+        words = sum(map(self.words, activations))
+        on = tuple(words if t < tiles else 0 for t in range(TILES))
+        number = self.between(self.tensor(activations[0]), (1, 4 * words), "gathered").index
+        names = ", ".join(self.tensor(t).name for t in activations)
+        self.before.append(Gather(f"gathering of {names} ({number})", activations, number, in_order))
+        self.lie(number, on)
+        self.copies |= {number} if tiles > 1 else set()
+        self._gathered[key] = number, tiles
+        return number
+
+    def lie(self, activation: int, words: tuple[int, ...]) -> None:
+        """Note the words of a vector on every tile."""
+        if any(words[1:]):
+            self.slices[activation] = words
+
+    def pass_on(self, source: int, target: int) -> None:
+        """Note that a result lies where its operand does."""
+        if source in self.slices:
+            self.slices[target] = self.slices[source]
+            self.copies |= {target} if source in self.copies else set()
+
+    def alike(self, *tensors: int) -> tuple[int, ...]:
+        """Return the activations that hold tensors of one shape, all of them on the same tiles."""
+        found = tuple(self.origin(t) for t in tensors)
+        return found if len({self.slices.get(t) for t in found}) == 1 else tuple(self.resolve(t) for t in tensors)
 
     def members(self, tensor: int) -> list[Operator]:
         """Return the operators of the subgraph that read a tensor."""
@@ -85,6 +145,13 @@ def extent_of(t: Tensor) -> tuple[int, ...]:
 def is_flat(t: Tensor) -> bool:
     """Tell whether a tensor is a vector."""
     return t.elements == (t.shape[-1] if t.shape else 1)
+
+
+def same_bytes(graph: Graph, op: Operator) -> bool:
+    """Tell whether an operator leaves all bytes as they are: QUANTIZE between int8 and uint8."""
+    x, y = graph.tensors[op.inputs[0]], graph.output(op)
+    return (op.name == "QUANTIZE" and x.quantization is not None and y.quantization is not None
+            and x.quantization.scale == y.quantization.scale and zero_point(x) == zero_point(y))
 
 
 def most_pixels(t: Tensor) -> int:

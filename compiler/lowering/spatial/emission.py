@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import Enum, auto
 
 from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import TILES
@@ -12,6 +13,17 @@ from compiler.lowering.spatial.gather import emit_gather
 from compiler.lowering.spatial.geometry import Activation
 from compiler.lowering.spatial.halo import Readiness, emit_halo, too_far
 from compiler.memory.plan import Piece
+
+
+class Leaves(Enum):
+    """What went before, for a layer that collects a vector."""
+
+    NOTHING = auto()
+    """All tiles have finished, and their counters are zero."""
+    VECTOR = auto()
+    """All tiles have finished."""
+    IMAGE = auto()
+    """Tiles may still compute."""
 
 
 class Emission:
@@ -25,17 +37,22 @@ class Emission:
         Narrow byte address of what each layer builds for itself, by name.
     tops:
         Wide row from which on a layer finds them taken, by name.
+    on_ring:
+        Dense layers whose parameters lie on the ring, by name.
 
     Attributes
     ----------
+    before:
+        What went before.
     in_bands:
         The layer being written runs in bands.
     """
 
     def __init__(self, pieces: Mapping[str, Sequence[Piece]], constants: Mapping[str, int],
-                 tops: Mapping[str, int]) -> None:
+                 tops: Mapping[str, int], on_ring: frozenset[str]) -> None:
         self.b, self.books = ProgramBuilder(), Books()
-        self.pieces, self.constants, self.tops = pieces, constants, tops
+        self.pieces, self.constants, self.tops, self.on_ring = pieces, constants, tops, on_ring
+        self.before = Leaves.NOTHING
         self._ready: dict[int, Readiness] = {}
         self._exchanged: set[int] = set()
         self.in_bands = False
@@ -70,6 +87,14 @@ class Emission:
         """Note that a fence has waited for everything and has reset the counters."""
         self.books.counts.reset()
         self._ready.clear()
+
+    def begin_vector(self) -> None:
+        """Wait until what a layer on vectors reads is there, with all counters at zero."""
+        if self.before is Leaves.IMAGE:
+            self.b.barrier()
+        if self.before is not Leaves.NOTHING:
+            self.b.tile_fence(reset=LAYER_COUNTERS)
+        self.settled()
 
     def announce(self, number: int, groups: int, *, at_end: bool) -> None:
         """Note when the blocks of 64 channels of the next result will be there.

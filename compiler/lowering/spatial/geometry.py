@@ -257,6 +257,11 @@ class Activation:
         return len(rows) * len(columns)
 
     @property
+    def is_vector(self) -> bool:
+        """True for a single pixel."""
+        return self.image.height * self.image.width == 1
+
+    @property
     def most_pixels(self) -> int:
         """Pixels that the producer computes on the tile with the most of them."""
         return max(self.pixels(t) for t in range(TILES))
@@ -284,6 +289,33 @@ class Activation:
         """Byte address of the first pixel that the producer computes on a tile."""
         rows, columns = self.own(tile)
         return self.address + self.slab(tile).offset(rows.start, columns.start)
+
+
+@dataclass(frozen=True)
+class Vector(Activation):
+    """A single pixel whose channels lie on several tiles, or on each of several tiles as a whole.
+
+    Every slice looks like an image of one pixel to what works channel by channel.
+
+    Attributes
+    ----------
+    words:
+        Per tile: words of its slice.
+    copies:
+        The slices are all the same.
+    """
+
+    words: tuple[int, ...] = ()
+    copies: bool = False
+
+    def own(self, tile: int) -> tuple[Span, Span]:
+        """One pixel on every tile that has a slice."""
+        span = Span(0, int(self.words[tile] > 0))
+        return span, span
+
+    def slab(self, tile: int) -> Slab:
+        """Memory of a slice."""
+        return Slab(*self.own(tile), 4 * self.words[tile])
 
 
 def needed_by(windows: Iterable[tuple[Window, Window]], output: Image) -> tuple[Region, ...]:

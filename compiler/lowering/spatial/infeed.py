@@ -206,7 +206,8 @@ def _copy(f: Infeed, target: Activation, tile: int, *, last: bool) -> Values:
     fields |= watch(0, TileCounter.WIDE_TO_NARROW, ready, step=f.row_words, level=inner)
     if f.by_byte:
         repeat = [] if last else [(count, 0)]
-        return fields | _gather_bytes(f, slab, (height, len(columns)), repeat, source, address)
+        return fields | pick_bytes(c, f.identity, slab, (height, len(columns)), repeat, (source, f.row_bytes), address,
+                                   slot=4 * f.slot_words)
     count = 1 if last else count
     words = c // 4
     loops = _trimmed([1, words, len(columns), count])
@@ -232,11 +233,26 @@ def _trimmed(counts: list[int]) -> list[int]:
     return counts
 
 
-def _gather_bytes(f: Infeed, slab: Slab, extent: tuple[int, int], repeat: list[tuple[int, int]], source: int,
-                  address: int) -> Values:
-    """Pixels of a channel count that is no multiple of four: one byte per step."""
+def pick_bytes(channels: int, identity: int, slab: Slab, extent: tuple[int, int], repeat: list[tuple[int, int]],
+               source: tuple[int, int], address: int, *, slot: int = 0) -> Values:
+    """Pixels of a channel count that is no multiple of four: one byte per step.
+
+    Parameters
+    ----------
+    identity:
+        Wide row of the identity matrix.
+    slab, address:
+        Where the pixels go.
+    extent:
+        Rows and columns.
+    source:
+        Byte address and bytes of a row of the pixels, which follow each other there.
+    repeat, slot:
+        All of it so many times, from two slots in turn.
+    """
     height, columns = extent
-    c, words = f.image.channels, -(-f.image.channels // 4)
+    c, words = channels, -(-channels // 4)
+    first, row_bytes = source
     rows = [(n, height * slab.pitch) for n, _ in repeat]
     steps, rest = min(c, 4), c % 4
     blocks = many([(words, 4)])
@@ -244,14 +260,14 @@ def _gather_bytes(f: Infeed, slab: Slab, extent: tuple[int, int], repeat: list[t
     stay = [(steps, 0 if steps > 1 else 1), *[(n, 0) for n, _ in blocks], (columns, 0), *many([(height, 0)]), *repeat]
     fields: Values = {f"loop{i}": n - 1 for i, n in enumerate(loops)}
     fields |= {"slot1_off": 1, "slot2_off": 1, "slot3_off": 1, "channel_group_level": 3 + len(blocks), "reduction": 1}
-    inputs = [(steps, 1), *blocks, (columns, c), (height, f.row_bytes), *repeat]
+    inputs = [(steps, 1), *blocks, (columns, c), (height, row_bytes), *repeat]
     outputs = [(words, 4), (columns, 4 * words), (height, slab.pitch), *rows, (1, slab.size)]
     short = (1, rest, 4 - rest) if blocks else None
     if short is not None:
         fields |= {"loop_epilogue_dim": 1, "loop_epilogue_limit": rest - 1}
-    fields |= walk("in", source, inputs, total_dims=8, level=3 + len(blocks), slot=4 * f.slot_words, epilogue=short)
+    fields |= walk("in", first, inputs, total_dims=8, level=3 + len(blocks), slot=slot, epilogue=short)
     fields |= walk("out", address, outputs, total_dims=8)
-    fields |= walk("weights", 4 * f.identity, [(steps, 1), *stay[1:]], total_dims=8, mask=1, epilogue=short)
+    fields |= walk("weights", 4 * identity, [(steps, 1), *stay[1:]], total_dims=8, mask=1, epilogue=short)
     fields |= walk("partial", 0, stay, total_dims=8, mask=0, level=1, slot=4,
                    epilogue=(1, rest, 0) if blocks else None)
     return fields | signal("avdata", 3)

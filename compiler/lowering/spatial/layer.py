@@ -7,14 +7,17 @@ rest of the package knows layers only through this interface.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler.facts import WIDE_ROWS
+from compiler.lowering.caching_program import CacheSegment
 from compiler.lowering.spatial.bands import Reading, Windows
-from compiler.lowering.spatial.emission import Emission
+from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.geometry import IDENTITY, Activation
+from compiler.memory.demand import ParameterTensor
+from compiler.memory.placement import Piece
 
 Activations = Mapping[int, Activation]
 """Images by the number of their tensor, as a layer sees them."""
@@ -40,6 +43,28 @@ class Effort:
     most_pixels: int = NO_LIMIT
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Parameters of a layer that lie in the file.
+
+    Attributes
+    ----------
+    tensor:
+        What they ask of on-chip memory; their name is unique in the network.
+    blob:
+        Bytes in the order of the file.
+    segments:
+        Where the blob's lines go; takes the pieces and whether dense parameters lie on the ring.
+    only_cached:
+        Why they cannot come from the host with every inference; empty when they can.
+    """
+
+    tensor: ParameterTensor
+    blob: bytes
+    segments: Callable[[Sequence[Piece], bool], list[CacheSegment]]
+    only_cached: str = ""
+
+
 class Layer(ABC):
     """An operator on images, ready for code generation.
 
@@ -61,6 +86,8 @@ class Layer(ABC):
         The result may take over the memory of an operand.
     early_constants:
         What it builds in narrow memory is written while the layer before still computes.
+    leaves:
+        What it leaves behind for a layer that collects a vector.
     """
 
     name: str
@@ -70,6 +97,7 @@ class Layer(ABC):
     moves: ClassVar[bool] = False
     takes_over: ClassVar[bool] = False
     early_constants: ClassVar[bool] = False
+    leaves: ClassVar[Leaves] = Leaves.IMAGE
 
     @property
     @abstractmethod
@@ -130,6 +158,16 @@ class Layer(ABC):
     def first_row_early(self, activations: Activations) -> int:
         """Return the wide row from which on it writes while the layer before still computes."""
         del activations
+        return WIDE_ROWS
+
+    @property
+    def parameters(self) -> tuple[Stored, ...]:
+        """What it has in the file, in the order of the file."""
+        return tuple(p for layer in self.convolutions for p in layer.parameters)
+
+    @property
+    def arrival_row(self) -> int:
+        """Lowest wide row in use when its parameters arrive while they are used."""
         return WIDE_ROWS
 
     def constant_bytes(self, scenes: Sequence[Activations]) -> int:

@@ -1,43 +1,31 @@
-"""Memory and programs of a network of image operators."""
+"""Memory and programs of a network of layers."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from compiler.errors import ProgramError
-from compiler.facts import LANES, NARROW_BYTES, TILES, WIDE_ROWS
+from compiler.facts import NARROW_BYTES, WIDE_ROWS
 from compiler.graph import Graph, Operator
-from compiler.lowering.caching_program import CacheSegment, caching_program
-from compiler.lowering.dense_layer import DenseLayer
+from compiler.lowering.caching_program import caching_program
 from compiler.lowering.lowered import LoweredNetwork, refusal
-from compiler.lowering.network import (
-    arriving,
-    dense_segments,
-    parameter_tensor,
-    placed_dense,
-    placed_softmax,
-    softmax_segments,
-    softmax_tensors,
-)
-from compiler.lowering.parameters import dense_blob, round_up
+from compiler.lowering.parameters import round_up
 from compiler.lowering.refusal import LoweringRefusal
-from compiler.lowering.spatial.families.convolution import ring_tensor
-from compiler.lowering.spatial.layer import Layer
+from compiler.lowering.spatial.gathering import Gather
+from compiler.lowering.spatial.layer import Layer, Stored
 from compiler.lowering.spatial.planning import StripPlanner
 from compiler.lowering.spatial.program import Memory, Port, SpatialNetwork, place, spatial_program
 from compiler.lowering.spatial.reading import NetworkReader
-from compiler.lowering.spatial.weights import Kernel
 from compiler.mapping import Subgraph
-from compiler.memory.demand import ModelDemand
-from compiler.memory.placement import Piece
+from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
 from compiler.memory.plan import ModelPlan
 
 _SLACK = (0, 1 / 24, 1 / 12, 1 / 6)
 """Parts of narrow memory left free in further attempts, when buffers do not fit side by side."""
 
 
-class ImageNetwork:
-    """A network of image operators: demand first, programs when the memory is planned.
+class Network:
+    """A network of layers on images and vectors: demand first, programs when the memory is planned.
 
     Parameters
     ----------
@@ -78,14 +66,14 @@ class ImageNetwork:
         memory = place(self.network)
         if memory.used <= NARROW_BYTES:
             return memory
-        if self.network.tail is not None and self.network.tail.size > NARROW_BYTES // 2:
-            op = self.reader.first_of_tail
-            raise LoweringRefusal(op.index, refusal(
-                op, f"gathers {self.graph.tensors[self.network.tail.source].name} on one tile, which needs "
-                f"{self.network.tail.size} bytes there beside the image; the limit is {NARROW_BYTES} in all.",
-                "Pool the image before."))
         layer = max(self.network.layers, key=self._bytes_at)
         op = self.reader.operators[layer.name]
+        if isinstance(layer, Gather):
+            names = ", ".join(self.network.activations[t].name for t in layer.sources)
+            size = self.network.activations[layer.target].size
+            raise LoweringRefusal(op.index, refusal(
+                op, f"gathers {names} on one tile, which needs {size} bytes there beside the parts; the limit is "
+                f"{NARROW_BYTES} in all.", "Pool the image before."))
         source, target = (self.network.activations[t] for t in (layer.sources[0], layer.target))
         share = (NARROW_BYTES / memory.used) ** 0.5
         raise LoweringRefusal(op.index, refusal(
@@ -107,14 +95,20 @@ class ImageNetwork:
         plan:
             A plan made before: dense layers that it streams need rows of wide memory to pass through.
         """
-        bands = {c.name: strip.bands for strip in self.network.cuts for i in strip.layers
-                 for c in self.network.layers[i].convolutions}
-        tensors = [ring_tensor(layer.name, layer.kernel, reads=bands[layer.name]) for layer in self.network.convolutions]
-        tensors += [parameter_tensor(layer) for layer in self.reader.dense]
-        tensors += softmax_tensors(self.network.tail.softmax if self.network.tail is not None else None)
-        first = len(self.network.convolutions)
-        dense = arriving(plan, range(first, first + len(self.reader.dense)))
-        return ModelDemand(name, tuple(tensors), self.network.staging_row(dense))
+        tensors = self._tensors
+        arriving = frozenset(t.name for i, t in enumerate(tensors) if t.kind is Kind.LOCAL and not t.table
+                             and plan is not None and not plan.side_by_side(i))
+        return ModelDemand(name, tensors, self.network.staging_row(arriving))
+
+    @property
+    def _tensors(self) -> tuple[ParameterTensor, ...]:
+        """What all layers ask for; those in bands read theirs once per band."""
+        return tuple(replace(p.tensor, reads=strip.bands) for strip in self.network.cuts for i in strip.layers
+                     for p in self.network.layers[i].parameters)
+
+    @property
+    def _parameters(self) -> list[Stored]:
+        return [p for layer in self.network.layers for p in layer.parameters]
 
     def lower(self, plan: ModelPlan) -> LoweredNetwork:
         """Write the programs for a memory plan.
@@ -124,57 +118,39 @@ class ImageNetwork:
         LoweringRefusal
             When something cannot be written after all.
         """
-        convolutions = self.network.convolutions
-        count = len(convolutions)
-        for pieces, layer in zip(plan.pieces[:count], convolutions, strict=True):
-            if not pieces and layer.kernel.ragged:
-                op = self.reader.operators[layer.name]
-                raise LoweringRefusal(op.index, refusal(
-                    op, f"its {64 * layer.kernel.lines} bytes of parameters do not fit the on-chip memory, and rows of "
-                    "16 bytes that do not fill lines of 64 are not streamed.", "Compile the model alone."))
-        pieces_of = {layer.name: pieces for layer, pieces in zip(convolutions, plan.pieces[:count], strict=True)}
-        network, dense = self._with_rows(plan)
-        softmax = network.tail.softmax if network.tail is not None else None
-        tables = softmax.tables if softmax is not None else ()
+        for layer in self.network.layers:
+            for p in layer.parameters:
+                self._check_stored(layer, p, plan)
+        stored = self._parameters
+        pieces = {p.tensor.name: found for p, found in zip(stored, plan.pieces, strict=True)}
+        on_ring = frozenset(stored[i].tensor.name for i in plan.on_ring)
         try:
-            program = spatial_program(network, self.memory, pieces_of, *self._ports())
+            program = spatial_program(self.network, self.memory, pieces, on_ring, *self._ports())
         except ProgramError as error:
             op = self.graph.operators[self.subgraph.operators[-1]]
             raise LoweringRefusal(op.index, refusal(op, f"does not fit the fields of an instruction: {error}")) from error
-        kernels = [(layer.kernel, p) for layer, p in zip(convolutions, plan.pieces[:count], strict=True)]
-        segments = [cache_segments(k, p) for k, p in kernels if p]
-        segments += [dense_segments(layer) for layer in dense if not layer.streamed]
-        segments += softmax_segments(softmax)
+        segments = [p.segments(pieces[p.tensor.name], p.tensor.name in on_ring) for p in stored if pieces[p.tensor.name]]
         caching = caching_program(segments) if segments else None
-        cached = [k.blob for k, p in kernels if p]
-        cached += [*(dense_blob(layer.parameters) for layer in dense if not layer.streamed), *tables]
-        coming = {layer.name: layer.kernel.blob for layer in convolutions if not pieces_of[layer.name]}
-        streamed = b"".join(coming.get(layer.name, layer.streamed) for layer in self.network.layers)
-        streamed += b"".join(dense_blob(layer.parameters) for layer in dense if layer.streamed)
-        return LoweredNetwork(program, caching, b"".join(cached), streamed, self.memory.used)
+        cached = b"".join(p.blob for p in stored if pieces[p.tensor.name])
+        streamed = b"".join(blob for layer in self.network.layers for blob in (
+            *(p.blob for p in layer.parameters if not pieces[p.tensor.name]), layer.streamed))
+        return LoweredNetwork(program, caching, cached, streamed, self.memory.used)
 
-    def _ports(self) -> tuple[Port, dict[int, Port], Port | None]:
-        """Buffers of the host: input, images, vector."""
-        source = self.graph.tensors[self.subgraph.inputs[0]]
-        ports = {}
+    def _check_stored(self, layer: Layer, stored: Stored, plan: ModelPlan) -> None:
+        cached = plan.cached(self._parameters.index(stored))
+        if stored.only_cached and not cached:
+            op = self.reader.operators[layer.name]
+            raise LoweringRefusal(op.index, refusal(op, f"{stored.only_cached}.", "Compile the model alone."))
+
+    def _ports(self) -> tuple[dict[int, Port], dict[int, Port]]:
+        """Buffers of the host: inputs and outputs."""
+        tensors = self.graph.tensors
+        inputs = {t: Port(tensors[t].name, round_up(tensors[t].elements, 8)) for t in self.subgraph.inputs}
+        outputs = {}
         for output, origin in self.network.outputs.items():
             image = self.network.activations[origin].image
-            size = sum(image.pixels(t) for t in range(TILES)) * image.padded
-            ports[output] = Port(self.graph.tensors[output].name, round_up(size, 8))
-        vector = next((self.graph.tensors[t] for t in self.subgraph.outputs if t not in ports), None)
-        tail = None if vector is None else Port(vector.name, round_up(vector.shape[-1], 8))
-        return Port(source.name, round_up(source.elements, 8)), ports, tail
-
-    def _with_rows(self, plan: ModelPlan) -> tuple[SpatialNetwork, list[DenseLayer]]:
-        """Give the dense layers their rows in wide memory."""
-        first = len(self.network.convolutions)
-        dense = [placed_dense(layer, plan.pieces[first + i], on_ring=first + i in plan.on_ring)
-                 for i, layer in enumerate(self.reader.dense)]
-        tail = self.network.tail
-        if tail is None:
-            return self.network, dense
-        softmax = placed_softmax(self.graph, tail.softmax, plan.pieces[first + len(dense):])
-        return replace(self.network, tail=replace(tail, layers=tuple(dense), softmax=softmax)), dense
+            outputs[output] = Port(tensors[output].name, round_up(image.height * image.width * image.padded, 8))
+        return inputs, outputs
 
 
 def _in_bands(network: SpatialNetwork) -> SpatialNetwork:
@@ -189,14 +165,3 @@ def _in_bands(network: SpatialNetwork) -> SpatialNetwork:
             break
         found = network.in_strips(strips)
     return found if place(found).used <= NARROW_BYTES else network
-
-
-def cache_segments(kernel: Kernel, pieces: tuple[Piece, ...]) -> list[CacheSegment]:
-    """Return where the lines of a blob go."""
-    lanes = LANES if kernel.packed else kernel.lanes
-    left, segments = kernel.lines, []
-    for piece in pieces:
-        lines = min(left, piece.rows * lanes // 16)
-        segments.append(CacheSegment(piece.tile, piece.row, lines, lanes))
-        left -= lines
-    return segments

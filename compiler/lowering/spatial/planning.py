@@ -55,7 +55,7 @@ class Problem:
     readings: Sequence[Reading]
     works: Sequence[Work]
     activations: Mapping[int, Activation]
-    source: int
+    inputs: tuple[int, ...]
     kept: frozenset[int]
 
 
@@ -96,7 +96,7 @@ class StripPlanner:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.last = {s: i for i, r in enumerate(problem.readings) for s, _ in r.sources}
-        self.first = {r.target: i for i, r in enumerate(problem.readings)} | {problem.source: -1}
+        self.first = {r.target: i for i, r in enumerate(problem.readings)} | dict.fromkeys(problem.inputs, -1)
         self.sizes = {t: a.size for t, a in problem.activations.items()}
         self._groups: dict[tuple[int, int], _Group | None] = {}
         self._figures: dict[Strip, tuple[int, float | None]] = {}

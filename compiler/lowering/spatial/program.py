@@ -6,21 +6,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from compiler.facts import TILES, WIDE_ROWS
+from compiler.facts import TILES, WIDE_ROW_BYTES, WIDE_ROWS
 from compiler.lowering.builder import Program
-from compiler.lowering.dense import RECEIVE_ROW, SEND_ROW, begin, finish_rings
+from compiler.lowering.dense import (
+    RECEIVE_ROW,
+    SEND_ROW,
+    begin,
+    emit_vector_input,
+    emit_vector_output,
+    finish_rings,
+    input_row,
+)
+from compiler.lowering.parameters import round_up
 from compiler.lowering.spatial.bands import Reading, Strip, stored, stored_needs, views
 from compiler.lowering.spatial.buffers import Lifetime, NarrowMemory
-from compiler.lowering.spatial.emission import Emission
-from compiler.lowering.spatial.families.convolution import Convolution
+from compiler.lowering.spatial.emission import Emission, Leaves
+from compiler.lowering.spatial.gathering import Gather, parts_of
 from compiler.lowering.spatial.geometry import NOWHERE, Activation
 from compiler.lowering.spatial.halo import too_far
 from compiler.lowering.spatial.infeed import Infeed, emit_infeed, place_infeed, wide_rows
 from compiler.lowering.spatial.layer import Activations, Layer, most_pixels
 from compiler.lowering.spatial.outfeed import emit_outfeed
 from compiler.lowering.spatial.planning import Problem, Work
-from compiler.lowering.spatial.tail import Tail, emit_tail
 from compiler.memory.plan import Piece
+
+_ENTRY_GAP = 2 * WIDE_ROW_BYTES
 
 
 @dataclass(frozen=True)
@@ -31,21 +41,21 @@ class SpatialNetwork:
     ----------
     activations:
         Number -> image; the numbers are the tensors of the graph.
-    source:
-        First image.
+    inputs:
+        Inputs, in their order.
     outputs:
-        Output of the graph -> the image that holds it.
-    tail:
-        What comes behind the images, for another output.
+        Output of the graph -> the activation that holds it.
+    titles:
+        Title of the operator that a layer serves, by name of the layer.
     strips:
         Layers that run in bands together, and those between them; empty when no layer runs in bands.
     """
 
     layers: tuple[Layer, ...]
     activations: Mapping[int, Activation]
-    source: int
+    inputs: tuple[int, ...]
     outputs: Mapping[int, int]
-    tail: Tail | None = None
+    titles: Mapping[str, str]
     strips: tuple[Strip, ...] = ()
 
     @cached_property
@@ -56,7 +66,7 @@ class SpatialNetwork:
     @property
     def kept(self) -> frozenset[int]:
         """Activations that something behind the last layer reads."""
-        return frozenset([*self.outputs.values(), *([self.tail.source] if self.tail is not None else [])])
+        return frozenset(self.outputs.values())
 
     @property
     def cuts(self) -> tuple[Strip, ...]:
@@ -85,17 +95,12 @@ class SpatialNetwork:
     @property
     def problem(self) -> Problem:
         """What decides about bands."""
-        return Problem(self.readings, tuple(self._work(layer) for layer in self.layers), self.activations, self.source,
+        return Problem(self.readings, tuple(self._work(layer) for layer in self.layers), self.activations, self.inputs,
                        self.kept)
 
     def _work(self, layer: Layer) -> Work:
         target = self.activations[layer.target]
         return Work(layer.effort(target), _takeable(layer, self.activations), layer.banded)
-
-    @property
-    def convolutions(self) -> tuple[Convolution, ...]:
-        """Layers that have parameters."""
-        return tuple(c for layer in self.layers for c in layer.convolutions if isinstance(c, Convolution))
 
     def scenes_of(self, layer: Layer) -> Sequence[Activations]:
         """Return the images as a layer sees them, band after band."""
@@ -116,14 +121,16 @@ class SpatialNetwork:
         """Lowest wide row that a layer uses; negative when there are not enough."""
         return layer.lowest_row(self.scenes_of(layer), self.top_row(layer))
 
-    def staging_row(self, streamed: Sequence[bool]) -> int:
-        """Lowest wide row that the program uses for itself, with these dense layers streamed."""
+    def staging_row(self, arriving: frozenset[str]) -> int:
+        """Lowest wide row that the program uses for itself; parameters of some layers arrive while they are used."""
         rows = [self.lowest_row(layer) for layer in self.layers]
-        if self.tail is not None:
-            rows.append(self.tail.lowest_row(streamed))
+        rows += [layer.arrival_row for layer in self.layers if layer.name in arriving]
+        for t in self.inputs:
+            a = self.activations[t]
+            rows += [input_row(a.image.channels)] if a.is_vector else wide_rows(a.image)
         if any(too_far(a) for a in self.activations.values()):
             rows.append(SEND_ROW)
-        return min([*rows, *wide_rows(self.activations[self.source].image), RECEIVE_ROW])
+        return min([*rows, RECEIVE_ROW])
 
 
 @dataclass(frozen=True)
@@ -136,13 +143,15 @@ class Memory:
         With their addresses.
     constants:
         Byte addresses of what layers build for themselves, by name.
+    infeeds:
+        Buffers of the inputs that are images.
     used:
         Bytes per tile.
     """
 
     activations: Mapping[int, Activation]
     constants: Mapping[str, int]
-    infeed: Infeed
+    infeeds: Mapping[int, Infeed]
     used: int
 
 
@@ -150,22 +159,33 @@ def place(network: SpatialNetwork) -> Memory:
     """Place all activations: step 0 is the input, step i + 1 is layer i."""
     lives, owner = _lifetimes(network)
     memory = NarrowMemory()
-    if network.tail is not None:
-        memory.place(Lifetime(network.tail.size, len(network.layers) + 1, len(network.layers) + 1))
-    addresses = memory.place_all(lives)
+    behind = _entering(network)
+    addresses = memory.place_all({t: life for t, life in lives.items() if t not in behind})
+    for t, floor in behind.items():
+        addresses[t] = memory.place(lives[t], floor)
     placed = {t: replace(a, address=addresses[owner[t]]) for t, a in network.activations.items()}
-    infeed = place_infeed(network.activations[network.source].image, memory)
+    infeeds = {t: place_infeed(network.activations[t].image, memory) for t in network.inputs
+               if not network.activations[t].is_vector}
     constants = {}
     for i, layer in enumerate(network.layers):
         size = layer.constant_bytes(network.scenes_of(layer))
         if size:
             constants[layer.name] = memory.place(Lifetime(size, i if layer.early_constants else i + 1, i + 1))
-    return Memory(placed, constants, infeed, memory.used)
+    return Memory(placed, constants, infeeds, memory.used)
+
+
+def _entering(network: SpatialNetwork) -> dict[int, int]:
+    """Inputs that are gathered at once lie behind everything gathered, some way off, as in official programs."""
+    gathered = [network.activations[layer.target].size for layer in network.layers if isinstance(layer, Gather)]
+    if not network.layers or not isinstance(network.layers[0], Gather):
+        return {}
+    return {t: round_up(max(gathered, default=0), WIDE_ROW_BYTES) + _ENTRY_GAP for t in network.layers[0].sources
+            if t in network.inputs and network.activations[t].is_vector}
 
 
 def _lifetimes(network: SpatialNetwork) -> tuple[dict[int, Lifetime], dict[int, int]]:
     """Lives of buffers, and the buffer of each activation: sums take over the memory of the operand made last."""
-    first = {network.source: 0} | {layer.target: i + 1 for i, layer in enumerate(network.layers)}
+    first = dict.fromkeys(network.inputs, 0) | {layer.target: i + 1 for i, layer in enumerate(network.layers)}
     last = dict(first)
     for i, layer in enumerate(network.layers):
         for t in layer.sources:
@@ -228,35 +248,58 @@ class Port:
     size: int
 
 
-def spatial_program(network: SpatialNetwork, memory: Memory, pieces: Mapping[str, Sequence[Piece]], source: Port,
-                    outputs: Mapping[int, Port], tail: Port | None) -> Program:
-    """Write the program of a network of image operators.
+def spatial_program(network: SpatialNetwork, memory: Memory, pieces: Mapping[str, Sequence[Piece]],
+                    on_ring: frozenset[str], inputs: Mapping[int, Port], outputs: Mapping[int, Port]) -> Program:
+    """Write the program of a network.
 
     Parameters
     ----------
     pieces:
-        Where the parameters of each convolution lie, by name.
-    source, outputs, tail:
-        The host's buffers: input, outputs that are images, output of the tail.
+        Where the parameters of each layer lie, by the name of their tensor.
+    on_ring:
+        Dense layers whose parameters lie on the ring, by name.
+    inputs, outputs:
+        The host's buffers.
     """
     tops = {layer.name: network.top_row(layer) for layer in network.layers}
-    emission = Emission(pieces, memory.constants, tops)
+    emission = Emission(pieces, memory.constants, tops, on_ring)
     begin(emission.b)
-    emit_infeed(emission.b, memory.infeed, memory.activations[network.source], source.name, source.size)
+    for i, (t, port) in enumerate(inputs.items()):
+        if i:
+            emission.b.barrier()
+        _emit_input(emission, memory, t, port)
     for strip in network.cuts:
         if strip.whole:
-            emission.b.serve(network.layers[strip.first].name)
-            network.layers[strip.first].emit(emission, memory.activations)
+            _emit_layer(emission, network, network.layers[strip.first], memory.activations)
         else:
             _emit_strip(emission, network, memory, strip)
     emission.b.serve()
     for i, (output, port) in enumerate(outputs.items()):
         emission.drain_rows(again=i > 0)
-        emit_outfeed(emission.b, memory.activations[network.outputs[output]], port.name, port.size)
-    if network.tail is not None and tail is not None:
-        emit_tail(emission.b, emission.books, network.tail, memory.activations[network.tail.source], tail.name, tail.size)
+        source = memory.activations[network.outputs[output]]
+        if source.is_vector:
+            parts = [part for part, _ in parts_of(source, in_order=False)]
+            emit_vector_output(emission.b, parts, port.name, port.size)
+        else:
+            emit_outfeed(emission.b, source, port.name, port.size)
     finish_rings(emission.b)
     return emission.b.finish(first_register=4)
+
+
+def _emit_input(emission: Emission, memory: Memory, number: int, port: Port) -> None:
+    target = memory.activations[number]
+    if target.is_vector:
+        emit_vector_input(emission.b, target.image.channels, port.name, port.size, target.address)
+        emission.before = Leaves.NOTHING
+    else:
+        emit_infeed(emission.b, memory.infeeds[number], target, port.name, port.size)
+        emission.before = Leaves.IMAGE
+
+
+def _emit_layer(emission: Emission, network: SpatialNetwork, layer: Layer, activations: Activations) -> None:
+    emission.b.serve(network.titles.get(layer.name, layer.name))
+    layer.emit(emission, activations)
+    emission.before = layer.leaves
 
 
 def _emit_strip(emission: Emission, network: SpatialNetwork, memory: Memory, strip: Strip) -> None:
@@ -271,8 +314,7 @@ def _emit_strip(emission: Emission, network: SpatialNetwork, memory: Memory, str
         emission.made_anew(made)
         for i in strip.layers:
             emission.reset()
-            emission.b.serve(network.layers[i].name)
-            network.layers[i].emit(emission, scene)
+            _emit_layer(emission, network, network.layers[i], scene)
     emission.in_bands = False
     emission.reset()
 

@@ -138,11 +138,11 @@ def test_what_is_not_generated_stays_on_the_cpu_with_a_reason() -> None:
     b = GraphBuilder()
     x = b.add_input((1, 16), scale=0.02)
     w = b.quantized_weights(np.random.default_rng(0).normal(size=(8, 16)))
-    y = b.logistic(b.fully_connected(x, w, scale=0.5))
+    y = b.leaky_relu(b.fully_connected(x, w, scale=0.5), alpha=0.1)
     compiled = compile_model(parse_model(serialize_model(b.build(y))))
     assert (compiled.on_edge_tpu, compiled.on_cpu, compiled.subgraphs) == (1, 1, 1)
     (reason,) = [v.reason for v in compiled.mapped.verdicts if v.reason]
-    assert "LOGISTIC" in reason
+    assert "LEAKY_RELU" in reason
 
 
 @pytest.mark.parametrize("kind", [TensorType.INT8, TensorType.UINT8])

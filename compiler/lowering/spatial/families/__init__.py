@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from compiler.lowering.spatial.families.addition import ADDITION, SQUARED_DIFFERENCE
 from compiler.lowering.spatial.families.concatenation import CONCATENATION, PACK
 from compiler.lowering.spatial.families.convolution import CONVOLUTION
+from compiler.lowering.spatial.families.dense import DENSE
 from compiler.lowering.spatial.families.extremum import EXTREMUM
 from compiler.lowering.spatial.families.family import Family
 from compiler.lowering.spatial.families.multiplication import MULTIPLICATION
@@ -15,8 +16,10 @@ from compiler.lowering.spatial.families.padding import PADDING
 from compiler.lowering.spatial.families.pooling import POOL
 from compiler.lowering.spatial.families.prelu import PRELU
 from compiler.lowering.spatial.families.reduction import REDUCTION
+from compiler.lowering.spatial.families.reshape import RESHAPE
 from compiler.lowering.spatial.families.resize import RESIZE
 from compiler.lowering.spatial.families.selection import SELECTION
+from compiler.lowering.spatial.families.softmax import SOFTMAX
 from compiler.lowering.spatial.families.transposed import TRANSPOSED
 from compiler.lowering.spatial.families.unary import UNARY
 
@@ -26,7 +29,8 @@ FAMILIES: Mapping[str, Family] = {
     "CONCATENATION": CONCATENATION,
     "CONV_2D": CONVOLUTION,
     "DEPTHWISE_CONV_2D": CONVOLUTION,
-    "EXPAND_DIMS": SELECTION,
+    "EXPAND_DIMS": RESHAPE,
+    "FULLY_CONNECTED": DENSE,
     "L2_NORMALIZATION": NORMALIZATION,
     "LOGISTIC": UNARY,
     "MAXIMUM": EXTREMUM,
@@ -42,14 +46,16 @@ FAMILIES: Mapping[str, Family] = {
     "RELU": UNARY,
     "RELU6": UNARY,
     "RELU_N1_TO_1": UNARY,
+    "RESHAPE": RESHAPE,
     "RESIZE_BILINEAR": RESIZE,
     "RESIZE_NEAREST_NEIGHBOR": SELECTION,
     "RSQRT": UNARY,
     "SLICE": SELECTION,
+    "SOFTMAX": SOFTMAX,
     "SPACE_TO_DEPTH": SELECTION,
     "SPLIT": SELECTION,
     "SQUARED_DIFFERENCE": SQUARED_DIFFERENCE,
-    "SQUEEZE": SELECTION,
+    "SQUEEZE": RESHAPE,
     "STRIDED_SLICE": SELECTION,
     "SUB": ADDITION,
     "SUM": REDUCTION,

@@ -15,8 +15,9 @@ from compiler.lowering.arithmetic import bits, clamp, quantization, unary_multip
 from compiler.lowering.builder import LAYER_COUNTERS, Values, walk
 from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.bands import Windows
-from compiler.lowering.spatial.context import Context, extent_of, image_of
+from compiler.lowering.spatial.context import Context, extent_of, image_of, is_flat
 from compiler.lowering.spatial.emission import Emission
+from compiler.lowering.spatial.families.dense import pick_channels
 from compiler.lowering.spatial.families.family import Family
 from compiler.lowering.spatial.families.selection import move, select_channels
 from compiler.lowering.spatial.families.unary import (
@@ -26,6 +27,7 @@ from compiler.lowering.spatial.families.unary import (
     apply_to_words,
     build_identity,
 )
+from compiler.lowering.spatial.gathering import Gather
 from compiler.lowering.spatial.geometry import IDENTITY, Activation, Several, Span, Window, by_content, many
 from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.mapping import Verdict
@@ -161,6 +163,8 @@ def _copy(part: Piece, source: Activation, target: Activation, tile: int) -> Val
 def _read(context: Context, op: Operator) -> list[Layer]:
     y = context.graph.output(op)
     tensors = [context.graph.tensors[t] for t in op.inputs]
+    if is_flat(y) and axis_of(y, op) == _CHANNELS and not any(x.is_constant for x in tensors):
+        return [_join_vectors(context, op)]
     operands = [(None if x.is_constant else context.resolve(x.index), x) for x in tensors]
     return join(op.title, context, operands, y, axis_of(y, op))
 
@@ -195,6 +199,35 @@ def join(name: str, context: Context, operands: Sequence[tuple[int | None, Tenso
         channels = [start + c for start, image in zip(starts, images, strict=False) for c in range(image.channels)]
         layers.append(select_channels(name, joined.index, joined, y.index, y, channels, (IDENTITY, IDENTITY)))
     return layers
+
+
+def _join_vectors(context: Context, op: Operator) -> Layer:
+    """Gather vectors one behind the other; a dense layer drops the padding between them, as in official programs."""
+    y = context.graph.output(op)
+    operands = tuple(_in_scale(context, op, i) for i in range(len(op.inputs)))
+    sizes = [context.graph.tensors[t].elements for t in op.inputs]
+    if not any(size % 4 for size in sizes[:-1]):
+        return Gather(op.title, operands, y.index)
+    chosen: list[int] = []
+    start = 0
+    for operand, size in zip(operands, sizes, strict=True):
+        chosen += range(start, start + size)
+        start += 4 * context.words(operand)
+    return pick_channels(context, op.title, operands, y.index, chosen, zero_point(y), clamp(y, 0))
+
+
+def _in_scale(context: Context, op: Operator, number: int) -> int:
+    """Return an operand in the scale of the result."""
+    x, y = context.graph.tensors[op.inputs[number]], context.graph.output(op)
+    origin = context.origin(x.index)
+    if quantization(x).scale == quantization(y).scale and zero_point(x) == zero_point(y):
+        return origin
+    target = context.between(y, x.shape, f"operand {number}").index
+    context.pass_on(origin, target)
+    low, high = clamp(y, 0)
+    context.before.append(Unary(f"{op.title} operand {number}", origin, target, zero_point(x), zero_point(y),
+                                bits(unary_multiplier(x, y)), low, high))
+    return target
 
 
 def axis_of(y: Tensor, op: Operator) -> int:

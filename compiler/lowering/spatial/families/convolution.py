@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from compiler.facts import PARAMETER_LINE_BYTES, TILES, WIDE_ROWS
+from compiler.facts import LANES, PARAMETER_LINE_BYTES, TILES, WIDE_ROWS
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import (
     ACTIVATION_NAMES,
@@ -18,20 +18,23 @@ from compiler.lowering.arithmetic import (
     unsigned_weights,
     zero_point,
 )
+from compiler.lowering.caching_program import CacheSegment
 from compiler.lowering.lowered import refusal
 from compiler.lowering.parameters import DenseParameters
 from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.buffers import stack_wide
-from compiler.lowering.spatial.context import Context, Padding, most_pixels, same_padding
+from compiler.lowering.spatial.context import Context, Padding, is_flat, most_pixels, same_padding
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.convolution_program import emit_convolution
+from compiler.lowering.spatial.families.dense import read_dense
 from compiler.lowering.spatial.families.family import FUSED, Family
 from compiler.lowering.spatial.geometry import EVERY, Activation, Lane, Span, Window
-from compiler.lowering.spatial.layer import NO_LIMIT, Activations, Effort, Layer
+from compiler.lowering.spatial.layer import NO_LIMIT, Activations, Effort, Layer, Stored
 from compiler.lowering.spatial.layer import most_pixels as computed_at_once
 from compiler.lowering.spatial.weights import Kernel, convolution_kernel, depthwise_kernel
 from compiler.mapping import Status, Verdict
 from compiler.memory.demand import Kind, ParameterTensor
+from compiler.memory.placement import Piece
 
 HEADER_GAP_ROWS = 32
 """Rows that official programs leave free above the header slots."""
@@ -125,6 +128,25 @@ class Convolution(Layer):
         sizes = [partial, headers + HEADER_GAP_ROWS if headers else 0, k.slots * k.rows]
         return WideBlocks(*stack_wide(sizes, top))
 
+    @property
+    def parameters(self) -> tuple[Stored, ...]:
+        """The kernel."""
+        k = self.kernel
+        why = (f"its {PARAMETER_LINE_BYTES * k.lines} bytes of parameters do not fit the on-chip memory, and rows of 16 "
+               "bytes that do not fill lines of 64 are not streamed") if k.ragged else ""
+        return (Stored(ring_tensor(self.name, k), k.blob, self._segments, why),)
+
+    def _segments(self, pieces: Sequence[Piece], on_ring: bool) -> list[CacheSegment]:
+        """Return where the lines of the blob go."""
+        del on_ring
+        lanes = LANES if self.kernel.packed else self.kernel.lanes
+        left, segments = self.kernel.lines, []
+        for piece in pieces:
+            lines = min(left, piece.rows * lanes // 16)
+            segments.append(CacheSegment(piece.tile, piece.row, lines, lanes))
+            left -= lines
+        return segments
+
     def effort(self, target: Activation) -> Effort:
         """Return the steps of a pixel and the rows of weights."""
         del target
@@ -195,12 +217,21 @@ def _windows(context: Context, op: Operator, x: Tensor, w: Tensor) -> tuple[Wind
     return windows[0], windows[1]
 
 
-def _read(context: Context, op: Operator) -> Convolution:
+def _read(context: Context, op: Operator) -> Layer:
     graph = context.graph
+    if _reduces_all(context, op):
+        return read_dense(context, op)
     x, w, y = graph.tensors[op.inputs[0]], graph.tensors[op.inputs[1]], graph.output(op)
     low, high = clamp(y, op.options.fusedActivationFunction)
     return Convolution(op.title, kernel_of(graph, op), context.resolve(x.index), y.index, _windows(context, op, x, w),
                        zero_point(x), zero_point(y), low, high)
+
+
+def _reduces_all(context: Context, op: Operator) -> bool:
+    """Tell whether a convolution makes one pixel of a whole image, each of its pixels having weights of its own."""
+    x, w = context.graph.tensors[op.inputs[0]], context.graph.tensors[op.inputs[1]]
+    return (op.name == "CONV_2D" and is_flat(context.graph.output(op)) and x.shape[1:3] == w.shape[1:3]
+            and x.index not in context.padding)
 
 
 def convolution_objection(graph: Graph, op: Operator) -> Verdict | None:

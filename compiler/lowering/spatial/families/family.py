@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.lowered import refusal
-from compiler.lowering.spatial.context import Context, extent_of, is_flat
+from compiler.lowering.spatial.context import Context, extent_of
 from compiler.lowering.spatial.layer import Layer
 from compiler.mapping import Verdict
 
@@ -26,13 +26,10 @@ class Family:
     read:
         Turns an operator into a layer, or into several; None when another layer absorbs it. May raise
         :class:`~compiler.lowering.refusal.LoweringRefusal`.
-    on_vectors:
-        Operators of this family may also be applied to vectors.
     """
 
     objection: Callable[[Graph, Operator], Verdict | None]
     read: Callable[[Context, Operator], Layer | Sequence[Layer] | None]
-    on_vectors: bool = False
 
 
 def binary_objection(graph: Graph, op: Operator) -> Verdict | None:
@@ -50,8 +47,8 @@ def binary_objection(graph: Graph, op: Operator) -> Verdict | None:
     if uneven is not None:
         return refusal(op, f"its constant {uneven.name} has shape {list(uneven.shape)}; one value, or one per channel, is "
                            "generated.")
-    if not operands or any(not _spreads(t, y) for t in operands) or is_flat(y):
-        return refusal(op, f"works on {list(a.shape)} and {list(b.shape)}; images, of which one may have a single row, "
+    if not operands or any(not _spreads(t, y) for t in operands):
+        return refusal(op, f"works on {list(a.shape)} and {list(b.shape)}; operands, of which one may have a single row, "
                            "column or channel, and constants per channel are "
                            "generated.", "Bring both operands to one shape.")
     return None

@@ -35,4 +35,4 @@ def _read(context: Context, op: Operator) -> Layer | list[Layer] | None:
     return read_moved(context, op) if any(map(any, pads)) else read_unary(context, op)
 
 
-PADDING = Family(moved_objection, _read, on_vectors=True)
+PADDING = Family(moved_objection, _read)

@@ -23,7 +23,7 @@ from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.books import Books
 from compiler.lowering.spatial.buffers import stack_wide
 from compiler.lowering.spatial.context import Context, is_flat, same_padding
-from compiler.lowering.spatial.emission import Emission
+from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.families.family import FUSED, Family
 from compiler.lowering.spatial.geometry import Activation, Slab, Span, Window, by_content, many, merge_dims
 from compiler.lowering.spatial.layer import Activations, Effort, Layer, most_pixels
@@ -292,8 +292,10 @@ def _ones_walk(columns: int, rows: int, r: Region, groups: int, ones: int) -> Va
     return walk("in", ones, [(columns, 0), (rows, 0), *results, (groups, 0 if groups > 1 else 4 * count)], total_dims=8)
 
 
-def _read(context: Context, op: Operator) -> Pool:
+def _read(context: Context, op: Operator) -> Layer:
     x, y, o = context.graph.tensors[op.inputs[0]], context.graph.output(op), op.options
+    if _reduces_all(context.graph, op):
+        return read_whole_pool(context, op)
     low, high = clamp(y, o.fusedActivationFunction)
     sizes, strides = (o.filterHeight, o.filterWidth), (o.strideH, o.strideW)
     windows = [Window(sizes[axis], strides[axis]) for axis in (0, 1)]
@@ -315,13 +317,67 @@ def _inside(x: Tensor, y: Tensor, windows: Sequence[Window]) -> tuple[tuple[int,
     return None if full else (found[0], found[1])
 
 
-def reduces_all(graph: Graph, op: Operator) -> bool:
-    """Tell whether a pool makes one pixel of all pixels of an image."""
-    x, y, o = graph.tensors[op.inputs[0]], graph.output(op), op.options
-    return is_flat(y) and (o.filterHeight, o.filterWidth) == x.shape[1:3]
+@dataclass(frozen=True)
+class WholePool(Layer):
+    """A pool over all pixels of an image that lie one behind the other on tile 0.
+
+    Attributes
+    ----------
+    pool:
+        What is done with them.
+    pixels:
+        How many there are.
+    """
+
+    pool: Pool
+    pixels: int
+
+    banded: ClassVar[bool] = False
+    early_constants: ClassVar[bool] = True
+    leaves: ClassVar[Leaves] = Leaves.VECTOR
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Title of the operator."""
+        return self.pool.name
+
+    @property
+    def target(self) -> int:  # type: ignore[override]
+        """Number of the result."""
+        return self.pool.target
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The pixels."""
+        return (self.pool.source,)
+
+    def _line(self, target: Activation) -> Slab:
+        """All pixels as one row of an image."""
+        return Slab(Span(0, 1), Span(0, self.pixels), target.image.padded)
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the first row of the pixels."""
+        del top
+        return WIDE_ROWS - wide_rows_of(self._line(scenes[0][self.target]))
+
+    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
+        """Return the bytes of the constant one of a sum."""
+        del scenes
+        return 0 if self.pool.maximum else 4
+
+    def emit(self, emission: Emission, activations: Activations) -> None:
+        """Reduce the pixels."""
+        emission.begin_vector()
+        target = activations[self.target]
+        line = self._line(target)
+        region = Region(activations[self.pool.source].address, target.address, line,
+                        Slab(Span(0, 1), Span(0, 1), line.pixel), 1, self.pixels, 1, 1)
+        emit_pool(emission.b, emission.books, self.pool, {0: region}, WIDE_ROWS - wide_rows_of(line),
+                  emission.constants.get(self.name, 0))
+        emission.reset()
 
 
-def read_whole_pool(context: Context, op: Operator) -> Pool:
+def read_whole_pool(context: Context, op: Operator) -> Layer:
     """Read a mean or maximum over a whole image."""
     x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
     image = context.image(x.index)
@@ -329,8 +385,16 @@ def read_whole_pool(context: Context, op: Operator) -> Pool:
     maximum = op.name in ("MAX_POOL_2D", "REDUCE_MAX")
     low, high = clamp(y, getattr(op.options, "fusedActivationFunction", 0))
     multiplier = bits(unary_multiplier(x, y) if maximum else mean_multiplier(x, y, 1 if op.name == "SUM" else count))
-    return Pool(op.title, maximum, context.resolve(x.index), y.index, (Window(1), Window(count)), zero_point(x),
-                zero_point(y), multiplier, low, high)
+    source = context.gather((context.origin(x.index),), 1)
+    pool = Pool(op.title, maximum, source, y.index, (Window(1), Window(count)), zero_point(x), zero_point(y), multiplier,
+                low, high)
+    return WholePool(pool, count)
+
+
+def _reduces_all(graph: Graph, op: Operator) -> bool:
+    """Tell whether a pool makes one pixel of all pixels of an image."""
+    x, y, o = graph.tensors[op.inputs[0]], graph.output(op), op.options
+    return is_flat(y) and (o.filterHeight, o.filterWidth) == x.shape[1:3]
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:

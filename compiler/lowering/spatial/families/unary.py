@@ -16,7 +16,6 @@ from compiler.facts import TILES, WIDE_ROWS
 from compiler.graph import Graph, Operator
 from compiler.lowering.arithmetic import bits, clamp, quantization, unary_multiplier, zero_point
 from compiler.lowering.builder import ALL_ENGINES, ALL_TILES, LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
-from compiler.lowering.dense import Slice
 from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.context import Context
@@ -144,12 +143,6 @@ class Shift(Unary):
         return source.address + source.slab(tile).offset(*(w.needed(s).start for w, s in spans))
 
 
-def emit_vector_unary(b: ProgramBuilder, layer: Unary, slices: Sequence[Slice], constants: int) -> None:
-    """Apply a function to a vector, in place."""
-    values = {s.tile: apply_to_words(layer, 4 * s.word, (4, 0, 0), 4 * s.word, (4, 0, 0), (s.words, 1, 1)) for s in slices}
-    _emit(b, layer, values, constants)
-
-
 def build_identity(b: ProgramBuilder, constants: int, *, engines: int = ALL_ENGINES,
                    matrix: tuple[int, ...] = IDENTITY_WORDS) -> None:
     """Put the identity matrix (or another) into its wide row, by way of four words, and wait for engines."""
@@ -197,7 +190,8 @@ def copied_words(source: int, target: int, strides: tuple[int, int, int], counts
 def read_unary(context: Context, op: Operator) -> Unary:
     """Read a function of single values."""
     x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
-    source = context.resolve(x.index)
+    source = context.origin(x.index)
+    context.pass_on(source, y.index)
     if op.name == "LOGISTIC":
         limit = bits(LOGISTIC_LIMIT), bits(-LOGISTIC_LIMIT)
         return Unary(op.title, source, y.index, zero_point(x), 0, bits(quantization(x).scales[0]), limit[1], limit[0],
@@ -231,4 +225,4 @@ def _objection(graph: Graph, op: Operator) -> Verdict | None:
     return None
 
 
-UNARY = Family(_objection, read_unary, on_vectors=True)
+UNARY = Family(_objection, read_unary)

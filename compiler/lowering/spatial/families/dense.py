@@ -1,0 +1,185 @@
+"""FULLY_CONNECTED, and convolutions of a whole image to one pixel: every tile computes output channels of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from compiler.facts import PARAMETER_LINE_BYTES, TILES, WIDE_ROWS
+from compiler.graph import Graph, Operator
+from compiler.lowering.arithmetic import (
+    ACTIVATION_NAMES,
+    bias_values,
+    clamp,
+    multipliers,
+    unsigned_weights,
+    zero_point,
+)
+from compiler.lowering.caching_program import CacheSegment
+from compiler.lowering.dense import emit_dense
+from compiler.lowering.dense_layer import DenseLayer
+from compiler.lowering.dense_stream import StreamBuffers
+from compiler.lowering.lowered import refusal
+from compiler.lowering.parameters import Bytes, DenseParameters, dense_blob, round_up
+from compiler.lowering.spatial.context import Context, is_flat
+from compiler.lowering.spatial.emission import Emission, Leaves
+from compiler.lowering.spatial.families.family import FUSED, Family
+from compiler.lowering.spatial.gathering import flattened_weights
+from compiler.lowering.spatial.layer import Activations, Layer, Stored
+from compiler.mapping import Status, Verdict
+from compiler.memory.demand import Kind, ParameterTensor
+from compiler.memory.placement import Piece
+
+
+@dataclass(frozen=True)
+class Dense(Layer):
+    """A dense layer on a gathered vector, ready for code generation."""
+
+    name: str
+    layer: DenseLayer
+    source: int
+    target: int
+
+    banded: ClassVar[bool] = False
+    leaves: ClassVar[Leaves] = Leaves.VECTOR
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The vector."""
+        return (self.source,)
+
+    @property
+    def parameters(self) -> tuple[Stored, ...]:
+        """Weights and what belongs to the outputs."""
+        return (Stored(dense_tensor(self.layer), dense_blob(self.layer.parameters), self._segments),)
+
+    def _segments(self, pieces: Sequence[Piece], on_ring: bool) -> list[CacheSegment]:
+        """Return where the lines of the blob go."""
+        p, layer = self.layer.parameters, self.layer
+        if on_ring:
+            lines = [piece.rows // p.group_rows * p.group_bytes // PARAMETER_LINE_BYTES for piece in pieces]
+            return [CacheSegment(piece.tile, piece.row, n, p.lanes) for piece, n in zip(pieces, lines, strict=True)]
+        return [CacheSegment(tile, pieces[0].row, layer.groups_on(tile) * p.group_bytes // PARAMETER_LINE_BYTES, p.lanes,
+                             p.header_rows, layer.groups_on(tile)) for tile in range(layer.tiles)]
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Cached parameters are used where they lie."""
+        del scenes, top
+        return WIDE_ROWS
+
+    @property
+    def arrival_row(self) -> int:
+        """Lowest row through which parameters pass."""
+        return StreamBuffers.of(self.layer.parameters).lowest
+
+    def emit(self, emission: Emission, activations: Activations) -> None:
+        """Multiply."""
+        emission.begin_vector()
+        pieces, books = emission.pieces[self.name], emission.books
+        if self.name in emission.on_ring:
+            layer = replace(self.layer, pieces=tuple(pieces))
+        else:
+            layer = replace(self.layer, row=pieces[0].row if pieces else None)
+        p = layer.parameters
+        lines = round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES) // PARAMETER_LINE_BYTES
+        first = books.first_line(self.name, lines) if layer.streamed else 0
+        books.streamed_lines = emit_dense(emission.b, layer, activations[self.source].address,
+                                          activations[self.target].address, books.streamed_lines, first)
+        emission.settled()
+
+
+def dense_words(layer: DenseLayer) -> tuple[int, ...]:
+    """Return the words of the result on every tile."""
+    return tuple(layer.bytes_on(t) // 4 if t < layer.tiles else 0 for t in range(TILES))
+
+
+def dense_tensor(layer: DenseLayer) -> ParameterTensor:
+    """Return what a dense layer asks of parameter memory."""
+    p = layer.parameters
+    last = layer.groups_on(layer.tiles - 1) * p.group_rows
+    return ParameterTensor(layer.name, Kind.LOCAL, layer.groups_per_tile * p.group_rows,
+                           round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES), layer.tiles, last,
+                           cacheable=p.group_rows <= WIDE_ROWS, group_rows=p.group_rows)
+
+
+def dense_layer(graph: Graph, op: Operator, weights: Bytes | None = None) -> DenseLayer:
+    """Read the parameters of a FULLY_CONNECTED, or of a CONV_2D to a single pixel.
+
+    Parameters
+    ----------
+    weights:
+        Weights in another order of inputs, shape (outputs, inputs).
+    """
+    x, w, bias = (graph.input(op, i) for i in range(3))
+    y = graph.output(op)
+    assert x is not None and w is not None and w.quantization is not None  # checked by the objection
+    low, high = clamp(y, op.options.fusedActivationFunction if op.options is not None else 0)
+    own = unsigned_weights(w).reshape(w.shape[0], -1) if weights is None else weights
+    parameters = DenseParameters(own, zero_point(w), w.quantization.per_channel, multipliers(x, w, y),
+                                 bias_values(bias, w.shape[0]))
+    return DenseLayer(op.title, parameters, None, zero_point(x), zero_point(y), low, high)
+
+
+def read_dense(context: Context, op: Operator) -> Layer:
+    """Read a FULLY_CONNECTED, or a CONV_2D of a whole image to one pixel."""
+    x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
+    w, image = context.graph.tensors[op.inputs[1]], context.image(context.origin(x.index))
+    weights = None
+    if image.height * image.width > 1:
+        weights = flattened_weights(unsigned_weights(w).reshape(w.shape[0], -1), image, zero_point(w))
+    layer = dense_layer(context.graph, op, weights)
+    source = context.gather((context.origin(x.index),), layer.tiles)
+    context.lie(y.index, dense_words(layer))
+    return Dense(op.title, layer, source, y.index)
+
+
+def pick_channels(context: Context, name: str, operands: tuple[int, ...], target: int, chosen: Sequence[int], zero: int,
+                    limits: tuple[int, int]) -> Layer:
+    """Return a layer that picks channels of vectors: a dense layer whose weights are zeros and ones.
+
+    Parameters
+    ----------
+    chosen:
+        Byte of the gathered vectors for each channel of the result.
+    zero:
+        Zero point of them all.
+    """
+    words = sum(map(context.words, operands))
+    weights = np.zeros((len(chosen), 4 * words), np.uint8)
+    weights[np.arange(len(chosen)), chosen] = 1
+    parameters = DenseParameters(weights, 0, False, np.ones(1, np.float32), np.zeros(len(chosen), np.int32))
+    layer = DenseLayer(name, parameters, None, zero, zero, *limits)
+    source = context.gather(operands, layer.tiles)
+    context.lie(target, dense_words(layer))
+    return Dense(name, layer, source, target)
+
+
+def dense_objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Constant weights and bias, one input vector; RELU, RELU6 and RELU_N1_TO_1 may be fused."""
+    x, w, bias = (graph.input(op, i) for i in range(3))
+    y = graph.output(op)
+    if x is None or w is None or not w.is_constant or (bias is not None and not bias.is_constant):
+        return Verdict(Status.NOT_CONSTANT, f"{op.title}: weights and bias must be constants.",
+                       "Freeze the model before converting it.")
+    if w.type is not x.type or x.type is not y.type:
+        return refusal(op, f"mixes {x.type.name}, {w.type.name} and {y.type.name}.", "Quantize all of it to one type.")
+    if w.quantization is None or x.quantization is None or y.quantization is None:
+        return refusal(op, f"weights {w.name}, input or output carry no quantization.")
+    if len(w.shape) != 2 or x.elements != w.shape[1]:
+        return Verdict(Status.OUTPUT_2D, f"{op.title}: {x.name} of shape {list(x.shape)} is more than one vector of "
+                       f"{w.shape[-1]}.", "Use batch size 1.")
+    if op.options is not None and op.options.weightsFormat:
+        return refusal(op, "shuffled weights are not supported.", "Convert with the default weight format.")
+    activation = op.options.fusedActivationFunction if op.options is not None else 0
+    if activation not in FUSED:
+        return refusal(op, f"the fused activation {ACTIVATION_NAMES.get(activation, activation)} is not supported.")
+    if not is_flat(y):
+        return Verdict(Status.OUTPUT_2D, f"{op.title}: its result {y.name} of shape {list(y.shape)} is no vector.",
+                       "Use batch size 1.")
+    return None
+
+
+DENSE = Family(dense_objection, read_dense)

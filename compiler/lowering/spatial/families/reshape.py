@@ -1,0 +1,174 @@
+"""RESHAPE: free where the bytes stay as they are or weights can follow; else every tile picks its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from compiler.facts import TILES
+from compiler.graph import Graph, Operator, Tensor
+from compiler.lowering.arithmetic import bits
+from compiler.lowering.builder import Values, walk
+from compiler.lowering.dense import input_words
+from compiler.lowering.parameters import round_up
+from compiler.lowering.spatial.context import Context, extent_of, is_flat, same_bytes
+from compiler.lowering.spatial.emission import Emission, Leaves
+from compiler.lowering.spatial.families.family import Family
+from compiler.lowering.spatial.families.unary import CONSTANT_WORDS, IDENTITY_ROW, build_identity
+from compiler.lowering.spatial.geometry import Activation, Image, by_content
+from compiler.lowering.spatial.infeed import INFINITY, MINUS_INFINITY, pick_bytes
+from compiler.lowering.spatial.layer import Activations, Layer
+from compiler.mapping import Status, Verdict
+
+_COPY: Values = {"partial_from_zero": 1, "no_partial_sums": 1, "lanes_m1": 3, "lanes_last_m1": 3, "multiplier": bits(1.0),
+                 "clamp_low": MINUS_INFINITY, "clamp_high": INFINITY}
+
+
+@dataclass(frozen=True)
+class Reshape(Layer):
+    """Every tile has all pixels of an image in their order, and picks those that it owns in another shape.
+
+    Attributes
+    ----------
+    source:
+        Number of the gathered pixels.
+    shape:
+        Shape in which they lie there.
+    """
+
+    name: str
+    source: int
+    target: int
+    shape: Image
+
+    banded: ClassVar[bool] = False
+    leaves: ClassVar[Leaves] = Leaves.VECTOR
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The gathered pixels."""
+        return (self.source,)
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the row of the identity matrix."""
+        del scenes, top
+        return IDENTITY_ROW
+
+    @property
+    def _elements(self) -> int:
+        return self.shape.height * self.shape.width * self.shape.channels
+
+    @property
+    def _padded(self) -> bool:
+        """Channels are padded, so that bytes do not follow each other."""
+        return self.shape.channels % 4 != 0
+
+    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
+        """Return the bytes of the identity matrix, and of all elements without padding."""
+        del scenes
+        return 4 * CONSTANT_WORDS + (round_up(self._elements, 4) if self._padded else 0)
+
+    def emit(self, emission: Emission, activations: Activations) -> None:
+        """Drop padding and pick."""
+        emission.begin_vector()
+        b, target, source = emission.b, activations[self.target], activations[self.source].address
+        owners = [t for t in range(TILES) if target.pixels(t)]
+        constants = emission.constants[self.name]
+        build_identity(b, constants)
+        if self._padded:
+            flat = target.address if target.is_vector else constants + 4 * CONSTANT_WORDS
+            for fields in self._without_padding(source, flat):
+                b.tile("tensor_op", sum(1 << t for t in owners), fields)
+            b.tile_fence()
+            source = flat
+        if not self._padded or not target.is_vector:
+            for tiles, picked in by_content({t: self._pick(target, t, source) for t in owners}):
+                b.tile("tensor_op", tiles, dict(picked))
+        emission.reset()
+
+    def _without_padding(self, source: int, flat: int) -> list[Values]:
+        """Four bytes to a word; what is left in the end by itself."""
+        c, pad, pixels = self.shape.channels, self.shape.padded, self.shape.height * self.shape.width
+        words, rest = divmod(self._elements, 4)
+        found = []
+        if words:
+            found.append(_bytes_to_words(source, [(c, 1), (pixels, pad)], flat, 4, words))
+        if rest:
+            first = self._elements - rest
+            last = source + first // c * pad + first % c
+            found.append(_bytes_to_words(last, [(rest, pad if c == 1 else 1)], flat + 4 * words, rest, 1))
+        return found
+
+    def _pick(self, target: Activation, tile: int, source: int) -> Values:
+        rows, columns = target.own(tile)
+        slab, image = target.slab(tile), target.image
+        pitch = image.width * image.channels
+        first = source + rows.start * pitch + columns.start * image.channels
+        if image.channels % 4:
+            return _COPY | pick_bytes(image.channels, IDENTITY_ROW, slab, (len(rows), len(columns)), [], (first, pitch),
+                                      target.own_address(tile))
+        counts = (image.channels // 4, len(columns), len(rows))
+        stay = [(n, 0) for n in counts]
+        places = list(zip(counts, (4, slab.pixel, slab.pitch), strict=True))
+        return (_COPY | {f"loop{i + 1}": n - 1 for i, n in enumerate(counts)} | {"channel_group_level": 4}
+                | walk("in", first, list(zip(counts, (4, image.channels, pitch), strict=True)), total_dims=8)
+                | walk("out", target.own_address(tile), places, total_dims=8)
+                | walk("weights", 4 * IDENTITY_ROW, stay, total_dims=8) | walk("partial", 0, stay, total_dims=8, slot=4))
+
+
+def _bytes_to_words(source: int, dims: list[tuple[int, int]], out: int, steps: int, words: int) -> Values:
+    """Take one byte per step, so many for every word."""
+    stay = [(words, 0)]
+    return (_COPY | {"slot1_off": 1, "slot2_off": 1, "slot3_off": 1, "channel_group_level": 2, "reduction": 1,
+                     "loop0": steps - 1, "loop1": words - 1}
+            | walk("in", source, dims, total_dims=8) | walk("out", out, [(words, 4)], total_dims=8)
+            | walk("weights", 4 * IDENTITY_ROW, [(steps, 1), *stay], total_dims=8, level=1)
+            | walk("partial", 0, [(steps, 0), *stay], total_dims=8, level=1, slot=4))
+
+
+def _read(context: Context, op: Operator) -> Layer | None:
+    x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
+    origin = context.origin(x.index)
+    if extent_of(context.tensor(origin)) == extent_of(y) or (is_flat(y) and _only_for_dense(context, y)):
+        context.alias(y.index, x.index)
+        return None
+    if _only_host_data(context, x):
+        context.see(origin, y)
+        context.alias(y.index, x.index)
+        context.slices.pop(origin, None)
+        if is_flat(y):
+            context.lie(origin, input_words(y.elements))
+        return None
+    shape, target = context.image(origin), context.image(y.index)
+    owners = [t for t in range(TILES) if target.pixels(t)]
+    gathered = context.gather((origin,), owners[-1] + 1, in_order=True)
+    if is_flat(y) and shape.channels % 4 == 0:
+        context.alias(y.index, gathered)
+        return None
+    return Reshape(op.title, gathered, y.index, shape)
+
+
+def _only_host_data(context: Context, x: Tensor) -> bool:
+    """Tell whether a tensor is an input as it comes, and read in one way only: then its shape is free."""
+    origin = context.origin(x.index)
+    return origin in context.subgraph.inputs and all(
+        len(context.graph.consumers.get(t, ())) == 1 and t not in context.subgraph.outputs for t in {x.index, origin})
+
+
+def _only_for_dense(context: Context, y: Tensor) -> bool:
+    """Tell whether a vector is only read by dense layers, whose weights take any order."""
+    if y.index in context.subgraph.outputs:
+        return False
+    return all(u.name == "FULLY_CONNECTED" or (
+        (same_bytes(context.graph, u) or u.name == "RESHAPE") and is_flat(context.graph.output(u))
+        and _only_for_dense(context, context.graph.output(u))) for u in context.members(y.index))
+
+
+def _objection(graph: Graph, op: Operator) -> Verdict | None:
+    """The new shape is a constant."""
+    return None if len(op.inputs) < 2 or graph.tensors[op.inputs[1]].is_constant else Verdict(
+        Status.NOT_CONSTANT, f"{op.title}: the new shape must be a constant.", "Freeze the model before converting it.")
+
+
+RESHAPE = Family(_objection, _read)

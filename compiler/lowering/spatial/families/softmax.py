@@ -1,0 +1,102 @@
+"""SOFTMAX of a vector, on tile 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from compiler.graph import Graph, Operator
+from compiler.lowering.arithmetic import quantization, zero_point
+from compiler.lowering.caching_program import CacheSegment
+from compiler.lowering.lowered import refusal
+from compiler.lowering.softmax import SUM_ROW, Scratch, SoftmaxLayer, emit_softmax
+from compiler.lowering.spatial.context import Context, is_flat
+from compiler.lowering.spatial.emission import Emission, Leaves
+from compiler.lowering.spatial.families.family import Family
+from compiler.lowering.spatial.layer import Activations, Layer, Stored
+from compiler.mapping import Verdict
+from compiler.memory.demand import Kind, ParameterTensor
+from compiler.memory.placement import Piece
+
+_SCALE = 1 / 256
+
+
+@dataclass(frozen=True)
+class Softmax(Layer):
+    """A softmax of a vector that lies on tile 0, ready for code generation."""
+
+    name: str
+    layer: SoftmaxLayer
+    source: int
+    target: int
+
+    banded: ClassVar[bool] = False
+    leaves: ClassVar[Leaves] = Leaves.VECTOR
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The vector."""
+        return (self.source,)
+
+    @property
+    def parameters(self) -> tuple[Stored, ...]:
+        """Tables that take spare lanes out."""
+        return tuple(Stored(tensor, table, self._segments, "its tables do not fit the on-chip memory")
+                     for tensor, table in zip(softmax_tensors(self.layer), self.layer.tables, strict=True))
+
+    def _segments(self, pieces: Sequence[Piece], on_ring: bool) -> list[CacheSegment]:
+        del on_ring
+        return [CacheSegment(0, pieces[0].row, self.layer.words, 16)]
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the row of the sums."""
+        del scenes, top
+        return SUM_ROW
+
+    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
+        """Return the bytes of all steps in between."""
+        del scenes
+        return Scratch(0, self.layer.words).end
+
+    def emit(self, emission: Emission, activations: Activations) -> None:
+        """Emit all steps."""
+        rows = tuple(emission.pieces[s.tensor.name][0].row for s in self.parameters)
+        emit_softmax(emission.b, replace(self.layer, rows=rows), activations[self.source].address,
+                     emission.constants[self.name], activations[self.target].address)
+        emission.settled()
+
+
+def softmax_tensors(layer: SoftmaxLayer) -> list[ParameterTensor]:
+    """Return what the tables of a softmax ask of parameter memory."""
+    return [ParameterTensor(f"{layer.name} table {i}", Kind.LOCAL, layer.words, len(table), table=True)
+            for i, table in enumerate(layer.tables)]
+
+
+def softmax_layer(graph: Graph, op: Operator) -> SoftmaxLayer:
+    """Read the constants of a SOFTMAX."""
+    x = graph.tensors[op.inputs[0]]
+    scale = np.float32(quantization(x).scales[0] * np.float32(op.options.beta))
+    return SoftmaxLayer(op.title, x.shape[-1], scale, zero_point(x))
+
+
+def _read(context: Context, op: Operator) -> Softmax:
+    return Softmax(op.title, softmax_layer(context.graph, op), context.resolve(op.inputs[0]), op.outputs[0])
+
+
+def _objection(graph: Graph, op: Operator) -> Verdict | None:
+    """One vector; results in steps of 1/256."""
+    x, y = graph.tensors[op.inputs[0]], graph.output(op)
+    if x.type is not y.type or x.quantization is None or y.quantization is None:
+        return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")
+    if not is_flat(x):
+        return refusal(op, f"its input {x.name} of shape {list(x.shape)} is more than one vector.", "Use batch size 1.")
+    if quantization(y).scale != _SCALE or zero_point(y) != 0:
+        return refusal(op, f"its result {y.name} has scale {quantization(y).scale}; the chip gives steps of 1/256.",
+                       "Convert with the fixed output range of SOFTMAX.")
+    return None
+
+
+SOFTMAX = Family(_objection, _read)

@@ -1,0 +1,122 @@
+"""Vectors brought together: slices of vectors and pixels of images on the tiles that go on with all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from compiler.facts import TILES
+from compiler.lowering.dense import SEND_ROW, Slice, gather
+from compiler.lowering.parameters import Bytes
+from compiler.lowering.spatial.emission import Emission, Leaves
+from compiler.lowering.spatial.geometry import Activation, Image, Vector
+from compiler.lowering.spatial.layer import Activations, Layer
+
+
+@dataclass(frozen=True)
+class Gather(Layer):
+    """Activations one behind the other on tiles 0, 1, ...; pixels in the order of the tiles that hold them.
+
+    Attributes
+    ----------
+    in_order:
+        Pixels in the order of the image instead.
+    """
+
+    name: str
+    operands: tuple[int, ...]
+    target: int
+    in_order: bool = False
+
+    banded: ClassVar[bool] = False
+    leaves: ClassVar[Leaves] = Leaves.NOTHING
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """What is brought together."""
+        return self.operands
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the row that an owner sends from."""
+        del scenes, top
+        return SEND_ROW
+
+    def emit(self, emission: Emission, activations: Activations) -> None:
+        """Send every part to all tiles that collect."""
+        emission.begin_vector()
+        target = activations[self.target]
+        slices: list[Slice] = []
+        places: list[int] = []
+        start = 0
+        for operand in self.operands:
+            parts = parts_of(activations[operand], in_order=self.in_order)
+            slices += [s for s, _ in parts]
+            places += [start + place for _, place in parts]
+            start += sum(s.words for s, _ in parts)
+        receivers = sum(target.pixels(t) > 0 for t in range(TILES))
+        gather(emission.b, slices, receivers, target.address // 4, places)
+        emission.settled()
+
+
+def parts_of(source: Activation, *, in_order: bool) -> list[tuple[Slice, int]]:
+    """Return the parts of an activation that are sent as one, tile after tile, and the words in front of each.
+
+    Parameters
+    ----------
+    in_order:
+        Parts follow each other in the image as well; words in front are those of the image.
+    """
+    found: list[tuple[Slice, int]] = []
+    front = 0
+    for tile in range(TILES):
+        if not source.pixels(tile) or (isinstance(source, Vector) and source.copies and tile):
+            continue
+        slab, (rows, columns) = source.slab(tile), source.own(tile)
+        words = slab.pixel // 4
+        for y in range(rows.start, rows.stop):
+            part = Slice(tile, (source.address + slab.offset(y, columns.start)) // 4, len(columns) * words)
+            place = front
+            if in_order and not isinstance(source, Vector):
+                place = (y * source.image.width + columns.start) * words
+            _append(found, part, place)
+            front += part.words
+    return found
+
+
+def _append(parts: list[tuple[Slice, int]], part: Slice, place: int) -> None:
+    """Add a part, to the one before it where memory and place go on."""
+    if parts:
+        last, at = parts[-1]
+        if last.tile == part.tile and last.word + last.words == part.word and at + last.words == place:
+            parts[-1] = Slice(last.tile, last.word, last.words + part.words), at
+            return
+    parts.append((part, place))
+
+
+def tile_order(image: Image) -> list[int]:
+    """Return pixel numbers (row by row) in the order in which the tiles send them."""
+    order = []
+    for tile in range(TILES):
+        rows, columns = image.own(tile)
+        order += [y * image.width + x for y in range(rows.start, rows.stop) for x in range(columns.start, columns.stop)]
+    return order
+
+
+def flattened_weights(weights: Bytes, image: Image, zero_point: int) -> Bytes:
+    """Put the columns of a dense layer on a flattened image into the order of the gathered pixels.
+
+    Parameters
+    ----------
+    weights:
+        Shape (outputs, height * width * channels).
+    zero_point:
+        Weight of padded channels.
+    """
+    outputs = len(weights)
+    pixels = weights.reshape(outputs, -1, image.channels)[:, tile_order(image)]
+    padded = np.full((*pixels.shape[:2], image.padded), zero_point, np.uint8)
+    padded[..., :image.channels] = pixels
+    return padded.reshape(outputs, -1)
