@@ -95,11 +95,11 @@ class Comparison:
 def compare_plan(graph: Graph, part: Subgraph, package: Package) -> Comparison:
     """Plan a subgraph with the habits of either generation of compilers; the one that explains more layers counts.
 
-    Early compilers keep biases that are zero, and give a SOFTMAX fewer tables.
+    Early compilers keep biases that are zero, and give a SOFTMAX fewer tables, or one more.
     """
     found = []
-    for zero_bias in (False, True):
-        read = without_tables(read_demand(graph, part, "", zero_bias=zero_bias), package)
+    for early in (False, True):
+        read = without_tables(read_demand(graph, part, "", early=early), package)
         demand = for_runtime(with_official_reads(read, package), package.min_runtime_version)
         found.append(compare(read, plan_cache([demand], official_staging(package)).models[0], package))
     return min(found, key=lambda c: (not c.equal, len(c.unidentified) + len(c.split_differs), c.segments - c.identical))

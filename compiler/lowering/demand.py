@@ -52,21 +52,21 @@ class GraphDemand:
 
 
 def read_demand(graph: Graph, subgraph: Subgraph, name: str, staging_row: int = WIDE_ROWS, *,
-                zero_bias: bool = False) -> GraphDemand:
+                early: bool = False) -> GraphDemand:
     """Read the demand of a subgraph, in the order of its operators.
 
     Parameters
     ----------
     staging_row:
         Lowest wide row that the executable uses for itself.
-    zero_bias:
-        Keep biases that are all zero, as early compilers do.
+    early:
+        Habits of early compilers: biases that are all zero stay, a SOFTMAX may have a fourth table.
     """
     found: list[tuple[ParameterTensor, bytes]] = []
     unread = []
     for index in subgraph.operators:
         op = graph.operators[index]
-        tensors = _tensors(graph, op, zero_bias)
+        tensors = _tensors(graph, op, early)
         found += tensors
         if op.name in _UNREAD or (op.name == "FULLY_CONNECTED" and not tensors):
             unread.append(op.title)
@@ -74,21 +74,22 @@ def read_demand(graph: Graph, subgraph: Subgraph, name: str, staging_row: int = 
                        tuple(unread))
 
 
-def _tensors(graph: Graph, op: Operator, zero_bias: bool) -> list[tuple[ParameterTensor, bytes]]:
+def _tensors(graph: Graph, op: Operator, early: bool) -> list[tuple[ParameterTensor, bytes]]:
     x = graph.tensors[op.inputs[0]]
     if op.name == "FULLY_CONNECTED" or (op.name == "CONV_2D" and is_flat(x)):
         weights = graph.tensors[op.inputs[1]]
         if not weights.is_constant or (op.name == "FULLY_CONNECTED" and weights.shape[-1] != x.elements):
             return []
         layer = dense_layer(graph, op, _flattened(graph, op))
-        return [_dense(op, _with_bias(graph, op, layer.parameters, zero_bias))]
+        return [_dense(op, _with_bias(graph, op, layer.parameters, early))]
     if op.name in _CONVOLUTIONS:
         kernel = kernel_of(graph, op)
-        kernel = replace(kernel, parameters=_with_bias(graph, op, kernel.parameters, zero_bias))
+        kernel = replace(kernel, parameters=_with_bias(graph, op, kernel.parameters, early))
         return [(ring_tensor(op.title, kernel), kernel.blob)]
     if op.name == "SOFTMAX" and is_flat(x):
         softmax = softmax_layer(graph, op)
-        return list(zip(softmax_tensors(softmax), softmax.tables, strict=True))
+        tables = list(zip(softmax_tensors(softmax), softmax.tables, strict=True))
+        return [*tables, _one(op)] if early else tables
     if op.name in _WITH_CONSTANTS:
         return [(_table(op, t), b"") for t in (graph.tensors[i] for i in op.inputs) if t.is_constant and t.elements > 1]
     return _layout_table(graph, op)
@@ -98,8 +99,14 @@ def _dense(op: Operator, parameters: DenseParameters) -> tuple[ParameterTensor, 
     return dense_tensor(DenseLayer(op.title, parameters, None, 0, 0, 0, 0)), dense_blob(parameters)
 
 
-def _with_bias(graph: Graph, op: Operator, parameters: DenseParameters, zero_bias: bool) -> DenseParameters:
-    if zero_bias and parameters.bias is None and graph.input(op, 2) is not None:
+def _one(op: Operator) -> tuple[ParameterTensor, bytes]:
+    """A row that holds a single 1.0, of unknown purpose."""
+    blob = np.float32(1).tobytes().ljust(PARAMETER_LINE_BYTES, b"\0")
+    return ParameterTensor(f"{op.title} one", Kind.LOCAL, 1, len(blob), table=True), blob
+
+
+def _with_bias(graph: Graph, op: Operator, parameters: DenseParameters, early: bool) -> DenseParameters:
+    if early and parameters.bias is None and graph.input(op, 2) is not None:
         return replace(parameters, bias=np.zeros(parameters.outputs, np.int32))
     return parameters
 

@@ -158,6 +158,21 @@ def test_second_model_gets_what_the_first_left() -> None:
     assert plan.models[1].streamed == 20 * 64_000
 
 
+@pytest.mark.parametrize("staging", [1800, 1990])
+@pytest.mark.parametrize(("filters", "on_chip", "off_chip"), [
+    (442, 6.86, 0), (452, 5.99, 1.99), (512, 6.78, 2.25), (522, 5.21, 5.19), (632, 6.98, 6.95), (642, 3.93, 11.69),
+    (742, 4.94, 14.73),
+])
+def test_published_sizes_of_convolutions(filters: int, on_chip: float, off_chip: float, staging: int) -> None:
+    """MiB of five 3x3 convolutions on 3 channels; whatever the executable takes of 90 to 280 rows per tile."""
+    groups = -(-filters // 64)
+    rows = [groups * (2 + 9 * -(-channels // 4)) for channels in (3, *[filters] * 4)]
+    tensors = tuple(ParameterTensor("conv", Kind.RING, n, n * WIDE_ROW_BYTES) for n in rows)
+    (plan,) = plan_cache([ModelDemand("m", tensors, staging)]).models
+    assert plan.used / 2**20 == pytest.approx(on_chip, abs=0.0051)
+    assert plan.streamed / 2**20 == pytest.approx(off_chip, abs=0.0051)
+
+
 def test_example_of_the_official_documentation() -> None:
     """Model A uses 4.21 MiB of 6.91 MiB, so 2.70 MiB are left for B, which streams what does not fit."""
     mib = 2**20
