@@ -46,6 +46,8 @@ class ParameterTensor:
     group_rows:
         Local tensors that may also lie like ring tensors, whole groups of output channels together: rows of
         one group. 0 when they may not.
+    by_size:
+        Local tensors get their rows in the order of their size, as in programs for runtime 10.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ParameterTensor:
     cacheable: bool = True
     table: bool = False
     group_rows: int = 0
+    by_size: bool = False
 
     @property
     def total_rows(self) -> int:
@@ -92,8 +95,9 @@ def for_runtime(demand: ModelDemand, runtime: int) -> ModelDemand:
     """Return a demand as programs for a runtime have it.
 
     Official programs for runtime 10 never send the parameters of dense layers over the ring: a chain
-    of 100 layers on two tiles streams the last 22 of them and leaves 14 tiles empty.
+    of 100 layers on two tiles streams 22 of them and leaves 14 tiles empty. They place dense layers
+    by size.
     """
     if runtime >= RUNTIME_DENSE_ON_RING:
         return demand
-    return replace(demand, tensors=tuple(replace(t, group_rows=0) for t in demand.tensors))
+    return replace(demand, tensors=tuple(replace(t, group_rows=0, by_size=True) for t in demand.tensors))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from compiler.facts import TILES
 from compiler.memory.demand import Kind, ParameterTensor
+from compiler.memory.size_order import by_size
 from compiler.memory.tile_heap import TileHeap
 
 
@@ -151,19 +152,22 @@ class TileMemory:
         return _placement(tensors, pieces, owners)
 
     def _side_by_side(self, tensors: Sequence[ParameterTensor], on_ring: set[int]) -> list[int]:
-        """Choose local tensors in operator order as long as there is room; returns them from the lowest row up."""
+        """Choose local tensors as long as there is room; returns them from the lowest row up."""
+        local = [i for i, t in enumerate(tensors) if t.cacheable and t.kind is Kind.LOCAL and i not in on_ring]
+        sized = any(tensors[i].by_size for i in local)
+        if sized:
+            local = [local[n] for n in by_size([tensors[i].total_rows for i in local])]
         chosen: list[int] = []
         rows = tiles = 0
-        for i, t in enumerate(tensors):
-            if not t.cacheable or t.kind is not Kind.LOCAL or i in on_ring:
-                continue
+        for i in local:
+            t = tensors[i]
             widest = max(tiles, t.tiles)
             left = min(self._ceiling[:widest]) - max(self._bottom[:widest]) - rows - t.rows
             if left >= 0:
                 self.slack = min(self.slack, left)
                 rows, tiles = rows + t.rows, widest
                 chosen.append(i)
-        return sorted(chosen, key=lambda i: (-tensors[i].tiles, -i))
+        return chosen if sized else sorted(chosen, key=lambda i: (-tensors[i].tiles, -i))
 
     def _place_local(self, tensor: ParameterTensor) -> tuple[Piece, ...]:
         row = max(self._bottom[:tensor.tiles])

@@ -13,6 +13,7 @@ from compiler.facts import TILES, WIDE_ROW_BYTES, WIDE_ROWS
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
 from compiler.memory.placement import TileMemory
 from compiler.memory.plan import CachePlan, plan_cache
+from compiler.memory.size_order import by_size
 from compiler.memory.tile_heap import TileHeap
 
 local = st.builds(ParameterTensor, name=st.just("table"), kind=st.just(Kind.LOCAL), rows=st.integers(1, 450),
@@ -143,6 +144,13 @@ def test_split_tensors_take_the_official_tiles() -> None:
     assert tiles(250) == [3, 7, 15]
     assert tiles(350) == [7, 15, 14, 13]
     assert tiles(450) == [15, 14, 13, 12, 7]
+
+
+def test_compiler_1_0_places_dense_layers_by_size() -> None:
+    """A published chain of 101 layers: 12 inputs, 100 outputs each, the last with fewer groups."""
+    order = by_size([10, *[52] * 99, 26])
+    assert order == [50, *range(1, 50), 99, *range(51, 99), 100, 0]
+    assert by_size([3, 5, 5, 1]) == [1, 2, 0, 3]
 
 
 def test_second_model_gets_what_the_first_left() -> None:
