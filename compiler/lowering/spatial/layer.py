@@ -36,11 +36,14 @@ class Effort:
         Rows of weights that every run brings over the ring.
     most_pixels:
         Pixels of a tile at most, for wide memory.
+    scratch:
+        Bytes of narrow memory per pixel of its result that it needs besides.
     """
 
     steps: int
     rows: int = 0
     most_pixels: int = NO_LIMIT
+    scratch: int = 0
 
 
 @dataclass(frozen=True)

@@ -215,14 +215,23 @@ class StripPlanner:
         for t in group.inner:
             widest = max(_longest(r.needs[t], r.parts[t]) for r in rows)
             sizes[t] = widest * _longest(group.columns.needs[t], group.columns.parts[t]) * p.activations[t].image.padded
-        return alive + max((sum(sizes[t] for t in group.inner if self.first[t] <= i <= self.last[t]) for i in strip.layers),
-                           default=0)
+        return alive + max(self._scratch(i, group.columns, rows)
+                           + sum(sizes[t] for t in group.inner if self.first[t] <= i <= self.last[t]) for i in strip.layers)
+
+    def _scratch(self, layer: int, columns: Trace, rows: Sequence[Trace]) -> int:
+        """Bytes that a layer needs for itself in the largest of some bands."""
+        return self.problem.works[layer].effort.scratch * max(self._pixels(layer, columns, rows))
+
+    def _pixels(self, layer: int, columns: Trace, rows: Sequence[Trace]) -> list[int]:
+        """Pixels that the fullest tile computes in each of some bands."""
+        target = self.problem.readings[layer].target
+        widest = max(map(len, columns.parts[target]))
+        return [widest * max(map(len, r.parts[target])) for r in rows]
 
     def _cost(self, strip: Strip, columns: Trace, rows: Sequence[Trace]) -> float | None:
         cost = 0.0
         for i in strip.layers:
-            work, target = self.problem.works[i], self.problem.readings[i].target
-            pixels = [max(map(len, r.parts[target])) * max(map(len, columns.parts[target])) for r in rows]
+            work, pixels = self.problem.works[i], self._pixels(i, columns, rows)
             if max(pixels) > work.effort.most_pixels:
                 return None
             once = sum(pixels) / len(pixels) * work.effort.steps + _CYCLES_PER_ROW * work.effort.rows + _FENCES

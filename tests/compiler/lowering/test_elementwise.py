@@ -8,7 +8,9 @@ import pytest
 from networks import Net, check
 
 from compiler.compile import compile_model
-from compiler.graph import TensorType
+from compiler.graph import TensorType, parse_model
+from compiler.lowering.spatial import network as image_network
+from compiler.package.container import packages_of
 
 Build = Callable[[Callable[[tuple[int, int, int]], Net]], Net]
 NETWORKS: dict[str, Build] = {
@@ -58,6 +60,22 @@ NETWORKS: dict[str, Build] = {
 def test_values(name: str, kind: TensorType) -> None:
     judged = kind is TensorType.INT8 and not name.startswith("averages of")
     check(NETWORKS[name](lambda shape: Net(shape, kind)).model(), seeds=(1,), judge=judged)
+
+
+IN_BANDS: dict[str, tuple[Callable[[], Net], int]] = {
+    "slopes": (lambda: Net((32, 24, 8)).conv(18, activation="NONE").prelu(18).conv(4), 3000),
+    "product": (lambda: Net((32, 24, 8)).conv(12).constant("MUL").binary("MUL", same=True).conv(4), 4500),
+    "norm": (lambda: Net((32, 24, 8)).conv(20, activation="NONE").l2_normalization().conv(4), 2300),
+}
+
+
+@pytest.mark.parametrize("name", IN_BANDS)
+def test_bands_give_the_same_values(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, limit = IN_BANDS[name]
+    monkeypatch.setattr(image_network, "NARROW_BYTES", limit)
+    compiled = check(net().model(), judge=name == "product")
+    ((_, package),) = packages_of(parse_model(compiled.data))
+    assert package.execution.used_narrow_bytes <= limit
 
 
 def _full_constant() -> Net:

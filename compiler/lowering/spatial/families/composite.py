@@ -44,9 +44,11 @@ class Composite(Layer):
         return b"".join(part.streamed for part in self.parts)
 
     def effort(self, target: Activation) -> Effort:
-        """Return the sum of the efforts."""
+        """Return the sum of the efforts, and the bytes of the images in between."""
         efforts = [part.effort(target) for part in self.parts]
-        return Effort(sum(e.steps for e in efforts), sum(e.rows for e in efforts), min(e.most_pixels for e in efforts))
+        scratch = len(self._between) * target.image.padded + max(e.scratch for e in efforts)
+        return Effort(sum(e.steps for e in efforts), sum(e.rows for e in efforts), min(e.most_pixels for e in efforts),
+                      scratch)
 
     def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
         """Return the lowest row of any operation."""

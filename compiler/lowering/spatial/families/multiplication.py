@@ -66,8 +66,8 @@ class Product(Layer):
         return self.operands
 
     def effort(self, target: Activation) -> Effort:
-        """Return two steps per byte."""
-        return Effort(2 * target.image.padded)
+        """Return two steps per byte, and a word for each product."""
+        return Effort(2 * target.image.padded, scratch=4 * target.image.padded)
 
     def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
         """Return the first row of the second operand."""

@@ -65,8 +65,8 @@ class Normalization(Layer):
         return (self.source,)
 
     def effort(self, target: Activation) -> Effort:
-        """Return two steps per word."""
-        return Effort(target.image.padded // 2)
+        """Return two steps per word, and the bytes of a root."""
+        return Effort(target.image.padded // 2, scratch=_ROOT_BYTES)
 
     def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
         """Return the first row that words pass through."""

@@ -107,7 +107,7 @@ class Pool(Layer):
         rows, columns = self.windows
         groups = groups_of(target.image.padded)
         return Effort(rows.size * columns.size * groups, 0,
-                      PIXELS_PER_ROW * WIDE_ROWS // (groups * rows.stride * columns.stride))
+                      PIXELS_PER_ROW * WIDE_ROWS // (groups * rows.stride * columns.stride), 0 if self.maximum else 4)
 
     def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
         """Return the first row of the pixels."""
