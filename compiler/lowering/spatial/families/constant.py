@@ -18,7 +18,7 @@ from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import LANES, PARAMETER_LINE_BYTES, TILES
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import bits, clamp, quantization, unary_multiplier, zero_point
-from compiler.lowering.builder import ALL_TILES, LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
+from compiler.lowering.builder import LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.unary import IDENTITY_ROW, Unary, apply_to_words, build_identity
@@ -76,20 +76,22 @@ class PerChannel(Unary):
         b.tile_fence(reset=LAYER_COUNTERS)
         build_identity(b, emission.constants[self.name])
         b.tile_fence(reset=LAYER_COUNTERS)
-        self._load(b)
-        for mask, fields in by_content({t: self._apply(source, target, t) for t in range(TILES) if target.pixels(t)}):
+        tiles = [t for t in range(TILES) if target.pixels(t)]
+        active = sum(1 << t for t in tiles)
+        self._load(b, active)
+        for mask, fields in by_content({t: self._apply(source, target, t) for t in tiles}):
             b.tile("tensor_op", mask, dict(fields))
-        stream_lines(b, emission.books, self.name, self._groups, receivers=ALL_TILES, lanes=PARAMETER_LINE_BYTES // 4)
+        stream_lines(b, emission.books, self.name, self._groups, receivers=active, lanes=PARAMETER_LINE_BYTES // 4)
         emission.reset()
 
-    def _load(self, b: ProgramBuilder) -> None:
+    def _load(self, b: ProgramBuilder, tiles: int) -> None:
         """Receive lines in turn in two rows, and copy each into its half of the registers when the other is in use."""
         level = int(self._groups == 1)
-        b.tile("ring_receive_a", ALL_TILES,
+        b.tile("ring_receive_a", tiles,
                walk("dst", TABLE_ROW, [(self._groups, 0)], total_dims=4, mask=0, level=level, slot=1),
                watch(0, TileCounter.WIDE_TO_SCALING, -1, level=level, side=1), signal("read", level))
         groups = [(self._groups, 0)] if self._groups > 1 else []
-        b.tile("wide_to_narrow", ALL_TILES,
+        b.tile("wide_to_narrow", tiles,
                walk("src", TABLE_ROW, [(1, 1), *groups], total_dims=4, level=1, slot=1),
                walk("dst", LANES if self.added else 0, [(_ENTRIES, 1), (1, LANES), *groups], total_dims=6, level=2,
                     slot=LANES // 2),
