@@ -37,6 +37,8 @@ class Context:
         Words per tile of the activations that are vectors in slices.
     copies:
         Vectors of which every tile has a copy.
+    apart:
+        Images whose channels lie apart in groups, by the tensor without gaps: number and channels of a group.
     before:
         Layers to come before the one that is being read.
     """
@@ -46,6 +48,7 @@ class Context:
         self.padding: dict[int, Padding] = {}
         self.slices: dict[int, tuple[int, ...]] = {}
         self.copies: set[int] = set()
+        self.apart: dict[int, tuple[int, int]] = {}
         self.before: list[Layer] = []
         self._origin: dict[int, int] = {}
         self._views: dict[int, Tensor] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,11 @@ from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.convolution_program import emit_convolution
 from compiler.lowering.spatial.families.dense import read_dense
 from compiler.lowering.spatial.families.family import FUSED, Family
+from compiler.lowering.spatial.families.move import gapped, with_gaps
 from compiler.lowering.spatial.geometry import EVERY, Activation, Lane, Span, Window
 from compiler.lowering.spatial.layer import NO_LIMIT, Activations, Effort, Layer, Stored
 from compiler.lowering.spatial.layer import most_pixels as computed_at_once
+from compiler.lowering.spatial.origins import PADDING
 from compiler.lowering.spatial.weights import Kernel, convolution_kernel, depthwise_kernel
 from compiler.mapping import Status, Verdict
 from compiler.memory.demand import Kind, ParameterTensor
@@ -177,8 +179,14 @@ def ring_tensor(name: str, kernel: Kernel, reads: int = 1) -> ParameterTensor:
                            reads=reads, depthwise=kernel.depthwise)
 
 
-def kernel_of(graph: Graph, op: Operator) -> Kernel:
-    """Put the parameters of a convolution into the order of the chip."""
+def kernel_of(graph: Graph, op: Operator, places: Sequence[int] | None = None) -> Kernel:
+    """Put the parameters of a convolution into the order of the chip.
+
+    Parameters
+    ----------
+    places:
+        Output channel that lies at each place, or ``PADDING``; by default they lie side by side.
+    """
     x, w, bias = (graph.input(op, i) for i in range(3))
     y = graph.output(op)
     assert x is not None and w is not None and w.quantization is not None  # checked by the objection
@@ -186,6 +194,8 @@ def kernel_of(graph: Graph, op: Operator) -> Kernel:
     base = DenseParameters(np.zeros((outputs, 0), np.uint8), zero_point(w), w.quantization.per_channel,
                            multipliers(x, w, y), bias_values(bias, outputs))
     filters = unsigned_weights(w)
+    if places is not None:
+        base, filters = _with_gaps(base, filters, np.array(places))
     if op.name == "CONV_2D":
         return convolution_kernel(filters, base, pixels=most_pixels(y))
     if x.shape[-1] == 1:
@@ -193,6 +203,20 @@ def kernel_of(graph: Graph, op: Operator) -> Kernel:
     if outputs != x.shape[-1]:
         return convolution_kernel(_multiplied(filters[0], x.shape[-1], zero_point(w)), base, pixels=most_pixels(y))
     return depthwise_kernel(filters[0], base)
+
+
+def _with_gaps(base: DenseParameters, filters: npt.NDArray[np.uint8], places: npt.NDArray[np.int_],
+               ) -> tuple[DenseParameters, npt.NDArray[np.uint8]]:
+    """Spread output channels; gaps have no weights, no bias, and the first multiplier, as in official files."""
+    gaps = places == PADDING
+    bias = None if base.bias is None else np.where(gaps, 0, base.bias[places]).astype(np.int32)
+    factors = base.factors
+    if len(factors) > 1:
+        factors = np.where(gaps, factors[0], factors[places])
+    spread = filters[places]
+    spread[gaps] = base.zero_point
+    weights = np.zeros((len(places), 0), np.uint8)
+    return replace(base, weights=weights, bias=bias, factors=factors), spread
 
 
 def _multiplied(filters: npt.NDArray[np.uint8], inputs: int, zero: int) -> npt.NDArray[np.uint8]:
@@ -223,8 +247,25 @@ def _read(context: Context, op: Operator) -> Layer:
         return read_dense(context, op)
     x, w, y = graph.tensors[op.inputs[0]], graph.tensors[op.inputs[1]], graph.output(op)
     low, high = clamp(y, op.options.fusedActivationFunction)
-    return Convolution(op.title, kernel_of(graph, op), context.resolve(x.index), y.index, _windows(context, op, x, w),
-                       zero_point(x), zero_point(y), low, high)
+    kernel, target = kernel_of(graph, op), y.index
+    size = _apart(context, op)
+    if size:
+        kernel = kernel_of(graph, op, gapped(y.shape[3], size))
+        target = context.between(y, with_gaps(y, size), "apart").index
+        context.apart[y.index] = target, size
+    return Convolution(op.title, kernel, context.resolve(x.index), target, _windows(context, op, x, w), zero_point(x),
+                       zero_point(y), low, high)
+
+
+def _apart(context: Context, op: Operator) -> int:
+    """Return how many channels a RESHAPE behind a convolution takes at once: they get words of their own; else 0."""
+    y = context.graph.output(op)
+    users = context.members(y.index)
+    only = len(users) == len(context.graph.consumers.get(y.index, ())) and y.index not in context.subgraph.outputs
+    if op.name != "CONV_2D" or is_flat(y) or not only or [u.name for u in users] != ["RESHAPE"]:
+        return 0
+    size = context.graph.output(users[0]).shape[-1]
+    return size if size < y.shape[3] and y.shape[3] % size == 0 and size % 4 else 0
 
 
 def _reduces_all(context: Context, op: Operator) -> bool:

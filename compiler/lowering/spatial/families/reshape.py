@@ -1,10 +1,12 @@
-"""RESHAPE: free where the bytes stay as they are or weights can follow; else every tile picks its pixels."""
+"""RESHAPE: free where the bytes stay as they are or weights can follow; of images words move; else tiles pick pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+import numpy as np
 
 from compiler.facts import TILES
 from compiler.graph import Graph, Operator, Tensor
@@ -15,6 +17,7 @@ from compiler.lowering.parameters import round_up
 from compiler.lowering.spatial.context import Context, extent_of, is_flat, same_bytes
 from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.families.family import Family
+from compiler.lowering.spatial.families.selection import move
 from compiler.lowering.spatial.families.unary import CONSTANT_WORDS, IDENTITY_ROW, build_identity
 from compiler.lowering.spatial.geometry import Activation, Image, by_content
 from compiler.lowering.spatial.infeed import INFINITY, MINUS_INFINITY, pick_bytes
@@ -127,7 +130,7 @@ def _bytes_to_words(source: int, dims: list[tuple[int, int]], out: int, steps: i
             | walk("partial", 0, [(steps, 0), *stay], total_dims=8, level=1, slot=4))
 
 
-def _read(context: Context, op: Operator) -> Layer | None:
+def _read(context: Context, op: Operator) -> Layer | list[Layer] | None:
     x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
     origin = context.origin(x.index)
     if extent_of(context.tensor(origin)) == extent_of(y) or (is_flat(y) and _only_for_dense(context, y)):
@@ -141,6 +144,9 @@ def _read(context: Context, op: Operator) -> Layer | None:
             context.lie(origin, input_words(y.elements))
         return None
     shape, target = context.image(origin), context.image(y.index)
+    if not is_flat(y) and origin not in context.slices:
+        origins = np.arange(y.elements).reshape(extent_of(y))
+        return move(context, op.title, context.tensor(origin), y, origins)
     owners = [t for t in range(TILES) if target.pixels(t)]
     gathered = context.gather((origin,), owners[-1] + 1, in_order=True)
     if is_flat(y) and shape.channels % 4 == 0:

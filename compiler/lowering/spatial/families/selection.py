@@ -155,7 +155,10 @@ def move(context: Context, name: str, x: Tensor, y: Tensor, origins: Origins) ->
     granule = granule_of(origins, before.channels)
     layers: list[Layer] = []
     source, target = context.resolve(x.index), y
-    if not same_words(granule, before):
+    known, size = context.apart.get(x.index, (source, 0))
+    if size == granule:
+        source = known
+    elif not same_words(granule, before):
         apart, channels = context.between(x, with_gaps(x, granule), "apart"), gapped(before.channels, granule)
         layers.append(select_channels(f"{name} apart", source, x, apart.index, apart, channels, stay))
         source = apart.index
