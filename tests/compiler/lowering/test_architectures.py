@@ -18,7 +18,7 @@ from compiler.package.container import packages_of
 _WITH_TABLES = {"SOFTMAX", "LOGISTIC"}
 
 
-@pytest.mark.parametrize("build", [architectures.efficientnet_lite])
+@pytest.mark.parametrize("build", [getattr(architectures, name) for name in architectures.__all__])
 def test_architecture(build: Callable[[], Model]) -> None:
     model = build()
     graph = model.main
