@@ -50,6 +50,10 @@ def packed(axis: int) -> Net:
     return net.at(net.b.pack(images, axis=axis))
 
 
+def reshaped(net: Net, shape: tuple[int, ...]) -> Net:
+    return net.at(net.b.reshape(net.x, shape))
+
+
 NETWORKS: dict[str, Callable[[], Net]] = {
     "padded to 64 times the size": lambda: Net((2, 2, 3)).pad((31, 31), (31, 31)),
     "more padding than image": lambda: Net((5, 5, 8)).pad((7, 2), (0, 13)).conv(4),
@@ -94,6 +98,10 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "packed to rows": lambda: packed(1).conv(5),
     "packed to columns": lambda: packed(2),
     "packed to channels": lambda: packed(3),
+    "heads, odd channels": lambda: reshaped(Net((7, 6, 12)).conv(18), (1, 126, 6)),
+    "heads, whole words": lambda: reshaped(Net((4, 4, 12)).conv(12, 1), (1, 48, 4)),
+    "elements apart": lambda: reshaped(Net((5, 5, 12)).depthwise(), (1, 100, 3)),
+    "other rows and columns": lambda: reshaped(reshaped(Net((5, 5, 12)).conv(24), (1, 10, 60)), (1, 25, 2, 12)).conv(4),
     "joined rows": lambda: joined(Net((5, 6, 8)), (6, 6), 1).conv(8),
     "joined columns": lambda: joined(Net((5, 3, 8)), (6, 6, 6), 2),
     "joined, four bytes of a word": lambda: joined(Net((9, 9, 8)), (1, 1, 1, 2)),
@@ -116,7 +124,7 @@ def test_moved_images_compute_the_right_values(name: str) -> None:
 @pytest.mark.parametrize("name", ["7x7 to 1x1", "more padding than image", "small pools", "joined, 3 + 5 + 70",
                                   "bilinear, half pixels", "nearest", "joined columns", "transposed, odd channels",
                                   "space to depth", "transposed convolution",
-                                  "beside columns of zeros"])
+                                  "beside columns of zeros", "heads, odd channels"])
 def test_any_order_of_engines_gives_the_same_outputs_and_the_judge_finds_nothing(name: str) -> None:
     check(NETWORKS[name]().model(), seeds=(1, 2), judge=True)
 
