@@ -105,10 +105,12 @@ class Net:
         self.x = self.b.tanh(self.x)
         return self
 
-    def constant(self, name: str, values: int | None = None, *, first: bool = False, activation: str = "NONE") -> Net:
+    def constant(self, name: str, values: int | None = None, *, first: bool = False, activation: str = "NONE",
+                 channels: int | None = None) -> Net:
         """An operator on what there is and a constant, with random values per channel by default."""
         low = -128 if self.kind is TensorType.INT8 else 0
-        numbers = self.rng.integers(low, low + 256, self.b.shape(self.x)[-1]) if values is None else [low + values]
+        channels = channels or self.b.shape(self.x)[-1]
+        numbers = self.rng.integers(low, low + 256, channels) if values is None else [low + values]
         c = self.b.constant(np.asarray(numbers).astype(self.kind.numpy), scale=0.01, zero_point=low + 133)
         operands = (c, self.x) if first else (self.x, c)
         self.x = self.b.binary(name, *operands, scale=0.3, zero_point=self.zero, activation=activation)

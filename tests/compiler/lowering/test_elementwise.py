@@ -22,6 +22,8 @@ NETWORKS: dict[str, Build] = {
     "product with constants": lambda net: net((13, 12, 40)).conv(40, 1).constant("MUL").conv(8),
     "product with a constant": lambda net: net((13, 12, 6)).conv(6, 1).constant("MUL", 77, activation="RELU"),
     "sum with constants": lambda net: net((13, 12, 38)).constant("ADD").conv(8),
+    "constants for one channel": lambda net: net((13, 12, 8)).conv(1, 1).constant("MUL", channels=20).conv(1, 1).constant(
+        "SUB", channels=7, first=True),
     "few pixels": lambda net: net((3, 2, 24)).constant("MUL").constant("ADD").binary("MUL"),
     "sum with a constant": lambda net: net((13, 12, 9)).constant("ADD", 77, first=True),
     "difference from constants": lambda net: net((13, 12, 24)).constant("SUB", activation="RELU6").constant(

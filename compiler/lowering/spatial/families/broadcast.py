@@ -66,6 +66,20 @@ def read_alike(context: Context, op: Operator, build: Callable[[tuple[int, int]]
     return Spreading(op.title, (*parts, *(layer.parts if isinstance(layer, Composite) else (layer,))), y.index)
 
 
+def read_spread(context: Context, op: Operator, x: Tensor, build: Callable[[int], Layer]) -> Layer:
+    """Read an operator on an activation and constants.
+
+    Parameters
+    ----------
+    build:
+        Makes the layer from the number of an image of the shape of the result.
+    """
+    y, source = context.graph.output(op), context.resolve(x.index)
+    if image_of(x) == image_of(y):
+        return build(source)
+    return Spreading(op.title, (_spread(op.title, x, y, source, FIRST), build(FIRST)), y.index)
+
+
 def _spread(name: str, x: Tensor, y: Tensor, source: int, target: int) -> Shift:
     image, whole = image_of(x), image_of(y)
     windows = (IDENTITY if image.height == whole.height else _SAME, IDENTITY if image.width == whole.width else _SAME)

@@ -21,9 +21,10 @@ from compiler.lowering.arithmetic import bits, clamp, quantization, unary_multip
 from compiler.lowering.builder import LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission
+from compiler.lowering.spatial.families.broadcast import read_spread
 from compiler.lowering.spatial.families.unary import IDENTITY_ROW, Unary, apply_to_words, build_identity
 from compiler.lowering.spatial.geometry import Activation, by_content
-from compiler.lowering.spatial.layer import Activations
+from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.lowering.spatial.streaming import stream_lines
 
 TABLE_ROW = IDENTITY_ROW - 2
@@ -117,13 +118,13 @@ def split_operands(graph: Graph, op: Operator) -> tuple[Tensor | None, Tensor]:
     return (b if b.is_constant else None), a
 
 
-def read_scaled(context: Context, op: Operator) -> Unary:
+def read_scaled(context: Context, op: Operator) -> Layer:
     """Read a product with a constant."""
     constant, x = split_operands(context.graph, op)
     y = context.graph.output(op)
     assert constant is not None
-    numbers = context.resolve(x.index), y.index
-    return scaled(op.title, constant, x, y, numbers, clamp(y, op.options.fusedActivationFunction))
+    limits = clamp(y, op.options.fusedActivationFunction)
+    return read_spread(context, op, x, lambda source: scaled(op.title, constant, x, y, (source, y.index), limits))
 
 
 def scaled(name: str, constant: Tensor, x: Tensor, y: Tensor, numbers: tuple[int, int], limits: tuple[int, int]) -> Unary:
@@ -143,7 +144,7 @@ def scaled(name: str, constant: Tensor, x: Tensor, y: Tensor, numbers: tuple[int
     return PerChannel(name, *numbers, zero_point(x), zero_point(y), bits(_ONE), *limits, constants=factors.tobytes())
 
 
-def read_shifted(context: Context, op: Operator) -> Unary:
+def read_shifted(context: Context, op: Operator) -> Layer:
     """Read a sum or difference with a constant; a constant minus an image has a negative multiplier."""
     constant, x = split_operands(context.graph, op)
     y = context.graph.output(op)
@@ -157,8 +158,10 @@ def read_shifted(context: Context, op: Operator) -> Unary:
         if context.graph.tensors[op.inputs[0]].is_constant:
             multiplier = np.float32(-multiplier)
     info = np.iinfo(np.int32)
-    return PerChannel(op.title, context.resolve(x.index), y.index, zero_point(x), zero_point(y), bits(multiplier), low, high,
-                      constants=np.clip(biases, info.min, info.max).astype(np.int32).tobytes(), added=True)
+    constants = np.clip(biases, info.min, info.max).astype(np.int32).tobytes()
+    return read_spread(context, op, x, lambda source: PerChannel(
+        op.title, source, y.index, zero_point(x), zero_point(y), bits(multiplier), low, high, constants=constants,
+        added=True))
 
 
 def _centred(constant: Tensor, y: Tensor) -> npt.NDArray[np.int64]:

@@ -19,7 +19,7 @@ from compiler.lowering.builder import LAYER_COUNTERS, Values, signal, walk
 from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission
-from compiler.lowering.spatial.families.broadcast import read_alike
+from compiler.lowering.spatial.families.broadcast import read_alike, read_spread
 from compiler.lowering.spatial.families.composite import FIRST, SECOND, Composite
 from compiler.lowering.spatial.families.constant import split_operands
 from compiler.lowering.spatial.families.family import Family, binary_objection
@@ -150,8 +150,8 @@ def _read(context: Context, op: Operator) -> Layer:
                           _smallest(op, operands, y))
     value = bits(np.float32(int(constant.array().reshape(-1)[0]) - quantization(constant).zero_point))
     low, high = (value, high) if op.name == "MAXIMUM" else (low, value)
-    return Unary(op.title, context.resolve(x.index), y.index, zero_point(x), zero_point(y), bits(unary_multiplier(x, y)),
-                 low, high)
+    return read_spread(context, op, x, lambda source: Unary(
+        op.title, source, y.index, zero_point(x), zero_point(y), bits(unary_multiplier(x, y)), low, high))
 
 
 def _largest(op: Operator, operands: tuple[int, int], y: Tensor) -> Extremum:
