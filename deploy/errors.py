@@ -35,7 +35,7 @@ class UnknownDeviceError(InventoryError):
         self.known = tuple(known)
         super().__init__(
             f"unknown device {name!r}; known devices: {_listing(self.known)}.",
-            advice="Add it with `etpu devices add`.",
+            advice="Add it with `etpu devices add`, or use the simulated device `virtual`.",
         )
 
 

@@ -265,8 +265,13 @@ class Inventory:
         return {name: device_from_table(name, table) for name, table in tables.items()}
 
     def get(self, name: str) -> Device:
-        """Return the device of that name; :class:`UnknownDeviceError` lists the known ones."""
+        """Return the device of that name; :class:`UnknownDeviceError` lists the known ones.
+
+        The name ``virtual`` stands for one simulated Edge TPU unless a device of that name was added.
+        """
         devices = self.devices()
+        if name == VirtualDevice.kind:
+            return devices.get(name, VirtualDevice(name))
         if name not in devices:
             raise UnknownDeviceError(name, devices)
         return devices[name]

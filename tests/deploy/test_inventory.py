@@ -49,6 +49,13 @@ def test_tables_keep_devices(device: Device) -> None:
     assert device_from_table(device.name, device_table(device)) == device
 
 
+def test_a_virtual_device_is_always_there(tmp_path: Path) -> None:
+    inventory = Inventory(tmp_path)
+    assert inventory.get("virtual") == VirtualDevice("virtual")
+    inventory.add(VirtualDevice("virtual", tpus=3))
+    assert inventory.get("virtual") == VirtualDevice("virtual", tpus=3)
+
+
 def test_add_list_show_remove(tmp_path: Path) -> None:
     inventory = Inventory(tmp_path / "new")
     assert inventory.devices() == {}
