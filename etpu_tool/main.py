@@ -8,7 +8,7 @@ import sys
 import typer
 
 from compiler.errors import EtpuError
-from etpu_tool import asm, conformance, deploy, devices, disasm, doctor, inspect, profile, run_verb, simulate
+from etpu_tool import asm, conformance, deploy, devices, disasm, doctor, inspect, order, profile, run_verb, simulate
 from etpu_tool import compile as compile_verb
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("compile")(compile_verb.compile_command)
+app.command("order")(order.order_command)
 app.command("inspect")(inspect.inspect_command)
 app.command("disasm")(disasm.disasm_command)
 app.command("asm")(asm.asm_command)

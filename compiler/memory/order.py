@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from compiler.facts import TILES, WIDE_ROW_BYTES
-from compiler.memory.demand import ModelDemand, ParameterTensor
+from compiler.memory.demand import ModelDemand
 from compiler.memory.plan import plan_cache
+from compiler.memory.prefix import Prefix, is_pooled
 
 EXACT_MODELS = 8
 """Up to this many models the search is exhaustive (with bounds that lose nothing)."""
@@ -80,6 +81,8 @@ class Share:
         Latency when its cache is on the chip, and when it must be written first.
     reload_probability:
         Probability that an invocation finds its cache wiped.
+    wiped_by_others:
+        A model with another token comes in between when all others have their turn.
     """
 
     name: str
@@ -89,6 +92,12 @@ class Share:
     cached_us: float
     uncached_us: float
     reload_probability: float
+    wiped_by_others: bool
+
+    @property
+    def switching_us(self) -> float:
+        """Latency after all other models had their turn."""
+        return self.uncached_us if self.wiped_by_others else self.cached_us
 
 
 @dataclass(frozen=True)
@@ -114,7 +123,7 @@ class Arrangement:
     @property
     def gap(self) -> float:
         """Relative distance to the proven bound; 0 means optimal."""
-        return 0.0 if self.cost <= self.bound else (self.cost - self.bound) / self.cost
+        return 0.0 if self.cost - self.bound <= 1e-9 else (self.cost - self.bound) / self.cost
 
 
 def best_order(candidates: Sequence[Candidate], traffic: Traffic | None = None, *,
@@ -142,15 +151,6 @@ def evaluate(candidates: Sequence[Candidate], group: Sequence[int], traffic: Tra
     return search.arrangement(tuple(group), bound=0.0)
 
 
-@dataclass(frozen=True, order=True)
-class _Prefix:
-    """The first models of an order: least cost of any order that begins so, rows per tile."""
-
-    bound: float
-    order: tuple[int, ...]
-    staging: int
-
-
 class _Search:
     """Depth-first over groups and their orders; a branch ends when its bound cannot win."""
 
@@ -159,7 +159,7 @@ class _Search:
         self.traffic = traffic
         total = sum(c.frequency for c in candidates)
         self.p = [c.frequency / total for c in candidates]
-        self.sizes = [_bytes(c.demand.tensors) for c in candidates]
+        self.pooled = [is_pooled(c.demand) for c in candidates]
         self.solo = [plan_cache([c.demand]).models[0] for c in candidates]
         self.best: tuple[float, tuple[int, ...]] = (float("inf"), ())
         self.proven = float("inf")
@@ -173,11 +173,15 @@ class _Search:
         for bound, group in bounds:
             if bound >= self.best[0]:
                 break
-            if limit is not None and time.monotonic() > limit:
+            if self.is_over(limit):
                 open_bound = min(open_bound, bound)
                 break
             open_bound = min(open_bound, self.orders(group, limit))
         return self.arrangement(self.best[1], bound=min(self.best[0], open_bound))
+
+    def is_over(self, limit: float | None) -> bool:
+        """Tell whether the time is up; one order is looked at in any case."""
+        return limit is not None and self.best[0] < float("inf") and time.monotonic() > limit
 
     # -- cost of one model ------------------------------------------------------------------
 
@@ -242,33 +246,42 @@ class _Search:
 
     def orders(self, group: tuple[int, ...], limit: float | None) -> float:
         """Search the orders of a group; returns the least bound of what was left unsearched."""
+        outside = sum(self.alone_cost(i, group) for i in range(len(self.candidates)) if i not in group)
         if len(group) < 2:
-            self.offer(self.group_bound(()), ())
+            self.offer(outside, ())
             return float("inf")
-        staging = min(self.candidates[i].demand.staging_row for i in group)
-        return self._extend((), group, self._prefix((), group, staging), limit)
+        top = min(self.candidates[i].demand.staging_row for i in group)
+        promising = sorted(group, key=lambda i: -self.density(i, group))
+        return self._extend((), promising, group, Prefix.empty(top), outside, set(), limit)
 
-    def _prefix(self, order: tuple[int, ...], group: tuple[int, ...], staging: int) -> _Prefix:
-        """Cost of the first models of an order, and a bound of the cost of any way to go on.
+    def density(self, i: int, group: tuple[int, ...]) -> float:
+        """What a row for model i saves on average."""
+        offers = self.offers(i, group)
+        return sum(gain * rows for gain, rows in offers) / max(1, sum(rows for _, rows in offers))
 
-        What the first models get does not depend on those behind them (see :func:`plan_cache`).
-        """
-        plan = plan_cache([self.candidates[i].demand for i in order], staging)
-        cost = sum(self.alone_cost(i, group) for i in range(len(self.candidates)) if i not in group)
-        cost += sum(self.cost(i, group, m.used, m.streamed) for i, m in zip(order, plan.models, strict=True))
-        left = [i for i in group if i not in order]
-        return _Prefix(cost + self.remaining_bound(left, group, plan.remaining // WIDE_ROW_BYTES), order, staging)
-
-    def _extend(self, order: tuple[int, ...], group: tuple[int, ...], prefix: _Prefix, limit: float | None) -> float:
-        if len(order) == len(group):
-            self.offer(prefix.bound, order)
+    def _extend(self, order: tuple[int, ...], left: list[int], group: tuple[int, ...], prefix: Prefix, cost: float,
+                seen: set[frozenset[int]], limit: float | None) -> float:
+        """Go through the orders that begin with ``order``; what the first models get depends on those before them only."""
+        if not left:
+            self.offer(cost, order)
             return float("inf")
-        if prefix.bound >= self.best[0]:
+        bound = cost + self.remaining_bound(left, group, prefix.free_rows)
+        if bound >= self.best[0]:
             return float("inf")
-        if limit is not None and time.monotonic() > limit:
-            return prefix.bound
-        steps = sorted(self._prefix((*order, i), group, prefix.staging) for i in group if i not in order)
-        return min(self._extend(step.order, group, step, limit) for step in steps)
+        if prefix.complete and all(self.pooled[i] for i in group):
+            # tensors on the ring find room by the number of free rows alone, so the order of these models does not matter
+            if (members := frozenset(order)) in seen:
+                return float("inf")
+            seen.add(members)
+        unsearched = float("inf")
+        for i in left:
+            if self.is_over(limit):
+                return min(unsearched, bound)
+            longer = prefix.extended(self.candidates[i].demand)
+            spent = cost + self.cost(i, group, longer.rows * WIDE_ROW_BYTES, longer.streamed)
+            unsearched = min(unsearched, self._extend((*order, i), [j for j in left if j != i], group, longer, spent, seen,
+                                                      limit))
+        return unsearched
 
     def offer(self, cost: float, order: tuple[int, ...]) -> None:
         """Keep an arrangement if it is the best so far."""
@@ -287,10 +300,7 @@ class _Search:
             cost += self.cost(i, group, plan.used, plan.streamed)
             warm = candidate.compute_us + self.traffic.us_per_byte * plan.streamed
             shares.append(Share(candidate.demand.name, i in plans, plan.used, plan.streamed, warm,
-                                warm + self.traffic.us_per_byte * plan.used, self.reload(i, group)))
+                                warm + self.traffic.us_per_byte * plan.used, self.reload(i, group),
+                                len(group) < len(self.candidates)))
         alone = tuple(i for i in range(len(self.candidates)) if i not in group)
         return Arrangement(group, alone, cost, min(bound, cost), tuple(shares))
-
-
-def _bytes(tensors: Sequence[ParameterTensor]) -> int:
-    return sum(t.streamed_bytes for t in tensors)

@@ -181,7 +181,7 @@ class TileMemory:
         free = [self.free(t) for t in range(TILES)]
         heap = TileHeap(self._top - f - tables for f, tables in zip(free, self._tables, strict=True))
         owners: dict[int, list[tuple[int, int]]] = {}
-        for i in _ring_order(tensors, ring):
+        for i in ring_order(tensors, ring):
             chosen = self._choose(heap, tensors[i], free)
             if chosen:
                 owners[i] = chosen
@@ -248,5 +248,6 @@ def _placement(tensors: Sequence[ParameterTensor], pieces: Sequence[tuple[Piece,
     return Placement(tuple(pieces), frozenset(i for i in owners if tensors[i].kind is Kind.LOCAL), streamed)
 
 
-def _ring_order(tensors: Sequence[ParameterTensor], ring: set[int]) -> Iterable[int]:
+def ring_order(tensors: Sequence[ParameterTensor], ring: set[int]) -> Iterable[int]:
+    """Return the order in which tensors on the ring are served."""
     return sorted(ring, key=lambda i: (-tensors[i].reads, not tensors[i].depthwise, -tensors[i].total_rows, i))
