@@ -35,8 +35,8 @@ class _Measured:
 def order_command(
     models: Annotated[list[str], typer.Argument(help="Two or more quantized .tflite files.")],
     weights: Annotated[str, typer.Option(help="How often each is invoked, relative to the others: 10,1,1.")] = "",
-    objective: Annotated[str, typer.Option(help="latency: expected time of an invocation; bytes: parameters that are streamed, "
-                                                "switching not counted.")] = OBJECTIVES[0],
+    objective: Annotated[str, typer.Option(help="latency: expected time of an invocation; bytes: parameters that are "
+                                                "streamed, switching not counted.")] = OBJECTIVES[0],
     stickiness: Annotated[float, typer.Option(help="Probability that the next invocation is of the same model, besides "
                                                    "chance.")] = 0.0,
     bus: Annotated[str, typer.Option(help="Bus of the prediction: usb2, usb3 or pcie.")] = "",
@@ -111,16 +111,18 @@ def _measure(device: Device, read: Sequence[Model], candidates: Sequence[Candida
     """Measure the best arrangement beside the order of the command line and all models alone; the fastest first."""
     from compiler.memory.order import evaluate
     from deploy.session import connect
-    from profiler.order import measure_turns
+    from profiler.order import DEFAULT_ROUNDS, measure_turns
 
     tried = {a.group: a for a in (best, evaluate(candidates, tuple(range(len(read))), traffic),
                                   evaluate(candidates, (), traffic))}
     total = sum(c.frequency for c in candidates)
     results = []
     with connect(device) as session:
+        # simulated times do not vary
+        rounds = 1 if session.agent.runtime().simulated else DEFAULT_ROUNDS
         for arrangement in tried.values():
             compiled = _compile(read, arrangement)
-            turns, simulated = measure_turns(session.agent, [compiled[i].data for i in range(len(read))])
+            turns, simulated = measure_turns(session.agent, [compiled[i].data for i in range(len(read))], rounds=rounds)
             cost = sum(c.frequency / total * (t.cached_us + share.reload_probability * (t.uncached_us - t.cached_us))
                        for c, t, share in zip(candidates, turns, arrangement.shares, strict=True))
             results.append(_Measured(arrangement, turns, cost, simulated))
@@ -161,14 +163,16 @@ def _print(report: dict[str, Any]) -> None:
         print("compile alone:", " ".join(report["alone"]))
     print("proven best" if not report["gap"] else f"no arrangement can be better by more than {100 * report['gap']:.2f} %",
           "(by the memory plan and the cycle model)")
-    print(f"\n{'model':<32}{'':<10}{'on chip':>11}{'off chip':>11}   {'cached':>10}{'uncached':>10}{'switching':>10}")
+    width = max(len(Path(row["model"]).name) for row in report["models"]) + 2
+    print(f"\n{'model':<{width}}{'':<10}{'on chip':>11}{'off chip':>11}   {'cached':>10}{'uncached':>10}{'switching':>10}")
     for row in report["models"]:
         for number, kind in enumerate(k for k in ("predicted", "measured") if k in row):
-            head = (f"{Path(row['model']).name:<32}{'together' if row['co_compiled'] else 'alone':<10}"
-                    f"{size_text(row['on_chip_bytes']):>11}{size_text(row['off_chip_bytes']):>11}") if not number else " " * 64
+            place = "together" if row["co_compiled"] else "alone"
+            head = (f"{Path(row['model']).name:<{width}}{place:<10}{size_text(row['on_chip_bytes']):>11}"
+                    f"{size_text(row['off_chip_bytes']):>11}")
             times = row[kind]
-            print(f"{head} {kind[0]} " + "".join(f"{times[name] / 1000:>10.3f}" for name in
-                                                 ("cached_us", "uncached_us", "switching_us")))
+            print(f"{' ' * len(head) if number else head} {kind[0]} " + "".join(
+                f"{times[name] / 1000:>10.3f}" for name in ("cached_us", "uncached_us", "switching_us")))
     print("milliseconds: p predicted, m measured; switching: after all other models had their turn")
     for candidate in report["candidates"]:
         order = " ".join(Path(model).name for model in candidate["order"]) or "all alone"
