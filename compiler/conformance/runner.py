@@ -62,24 +62,34 @@ def run_all(pairs: Sequence[tuple[str, Path, Path]], checks: Sequence[str], *, s
 
 
 def _run_one(pair: tuple[str, Path, Path], checks: Sequence[str], samples: int, seed: int) -> ModelReport:
+    """Run the checks; one that crashes or takes too long fails alone, the others go on in a new process."""
+    results: dict[str, dict[str, Any]] = {}
+    while rest := [check for check in checks if check not in results]:
+        reason = _run_process(pair, rest, samples, seed, results)
+        failed = next((check for check in rest if check not in results), None)
+        if failed is not None:
+            results[failed] = {"status": "fail", "reason": reason}
+    return ModelReport(pair[0], results)
+
+
+def _run_process(pair: tuple[str, Path, Path], checks: Sequence[str], samples: int, seed: int,
+                 results: dict[str, dict[str, Any]]) -> str:
+    """Run checks in a process of their own, add what it reports; returns why it ended if it has not done all."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(sender, pair, tuple(checks), samples, seed), daemon=True)
     process.start()
     sender.close()
-    results: dict[str, dict[str, Any]] = {}
     reason = f"took longer than {MODEL_SECONDS} seconds"
     try:
-        while len(results) < len(checks) and receiver.poll(MODEL_SECONDS):
+        while any(check not in results for check in checks) and receiver.poll(MODEL_SECONDS):
             name, data = receiver.recv()
             results[name] = data
     except EOFError:
         reason = "the process ended unexpectedly"
     process.kill()
     process.join()
-    for check in checks:
-        results.setdefault(check, {"status": "fail", "reason": reason})
-    return ModelReport(pair[0], results)
+    return reason
 
 
 def _work(sender: Any, pair: tuple[str, Path, Path], checks: Sequence[str], samples: int, seed: int) -> None:
