@@ -11,6 +11,7 @@ from compiler.beagle.reference import evaluate
 from compiler.compile import CompileOptions, compile_model, compile_models
 from compiler.facts import CUSTOM_OPERATOR
 from compiler.graph import Model, parse_model
+from compiler.lowering.spatial import network as image_network
 from compiler.mapping import Status
 from compiler.package import encode_input
 from compiler.package.container import packages_of
@@ -95,13 +96,14 @@ def test_without_the_option_only_the_first_part_is_mapped() -> None:
     run_and_compare(chain(), compiled.data, VirtualRuntime())
 
 
-def test_refusal_in_a_later_part_leaves_the_others() -> None:
+def test_refusal_in_a_later_part_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator that only code generation can refuse lies in the second part; the rest stays on the Edge TPU."""
+    monkeypatch.setattr(image_network, "NARROW_BYTES", 4000)
     net = Layers(3)
     x = net.cpu(net.conv(net.input(12, 12, 8), 16))
-    refused = net.conv(x, 8, 9)  # reaches further than the neighbouring tile
+    refused = net.conv(x, 4096, 1)  # a single row of a tile takes more memory
     operator = len(net.b.operators) - 1
-    model = net.model(net.dense(net.cpu(net.conv(refused, 8)), 5))
+    model = net.model(net.dense(net.cpu(net.conv(x, 8)), 5), refused)
     compiled = compile_model(model, ALL)
     assert compiled.subgraphs == 3
     assert compiled.on_cpu == 3

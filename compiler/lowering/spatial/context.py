@@ -8,7 +8,7 @@ from compiler.facts import TILES
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import zero_point
 from compiler.lowering.spatial.gathering import Gather
-from compiler.lowering.spatial.geometry import Image, Span, Window
+from compiler.lowering.spatial.geometry import Image, Window
 from compiler.lowering.spatial.layer import Layer
 from compiler.mapping import Subgraph
 
@@ -167,12 +167,3 @@ def same_padding(extent: int, window: Window) -> Window:
     """Return a window with the rows in front that padding SAME adds."""
     total = max((-(-extent // window.stride) - 1) * window.stride + window.reach - extent, 0)
     return replace(window, before=total // 2)
-
-
-def reaches_out(windows: tuple[Window, Window], source: Image, target: Image) -> bool:
-    """Tell whether windows reach beyond an image."""
-    for window, length, count in zip(windows, (source.height, source.width), (target.height, target.width), strict=True):
-        span = window.needed(Span(0, count))
-        if span.start < 0 or span.stop > length:
-            return True
-    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import Enum, auto
 
 from compiler.beagle.isa.counters import TileCounter
@@ -54,19 +55,30 @@ class Emission:
         self.pieces, self.constants, self.tops, self.on_ring = pieces, constants, tops, on_ring
         self.before = Leaves.NOTHING
         self._ready: dict[int, Readiness] = {}
-        self._exchanged: set[int] = set()
+        self._exchanged: dict[int, int] = {}
         self.in_bands = False
 
-    def exchange(self, number: int, activation: Activation) -> None:
-        """Bring every tile the borders of an image, unless they are there."""
-        if number in self._exchanged:
+    def exchange(self, number: int, activation: Activation, fill: int | None = None) -> None:
+        """Bring every tile the borders of an image, unless they are there.
+
+        Parameters
+        ----------
+        fill:
+            Value beyond the border of the image; None when it does not matter.
+        """
+        known = self._exchanged.get(number)
+        if known is not None and fill in (None, known):
             return
-        if too_far(activation):
-            emit_gather(self.b, activation)
+        if known is not None:
+            # Operators before may still read what is written again.
+            self.reset()
+        filled = activation if fill is None else replace(activation, zero_point=fill)
+        if too_far(filled):
+            emit_gather(self.b, filled)
             self.settled()
         else:
-            emit_halo(self.b, self.books, activation, self._ready.get(number))
-        self._exchanged.add(number)
+            emit_halo(self.b, self.books, filled, self._ready.get(number))
+        self._exchanged[number] = filled.zero_point
 
     def finish(self, number: int, activation: Activation) -> None:
         """End an operator that ends with a fence: borders of its result are on their way before."""
@@ -76,7 +88,8 @@ class Emission:
 
     def made_anew(self, numbers: set[int]) -> None:
         """Note that images will be computed again: their borders are stale."""
-        self._exchanged -= numbers
+        for number in numbers:
+            self._exchanged.pop(number, None)
 
     def reset(self) -> None:
         """Fence with reset of the layers' counters."""

@@ -344,6 +344,15 @@ def passed_on(image: Image, needed: Sequence[Region]) -> tuple[Region, ...]:
     return tuple(found)
 
 
+def reaches_out(windows: tuple[Window, Window], source: Image, target: Image) -> bool:
+    """Tell whether windows reach beyond an image."""
+    for window, length, count in zip(windows, (source.height, source.width), (target.height, target.width), strict=True):
+        span = window.needed(Span(0, count))
+        if span.start < 0 or span.stop > length:
+            return True
+    return False
+
+
 def merge_dims(dims: Sequence[Dim]) -> list[Dim]:
     """Join neighbouring dimensions that walk on without a jump.
 

@@ -15,7 +15,7 @@ from compiler.facts import WIDE_ROWS
 from compiler.lowering.caching_program import CacheSegment
 from compiler.lowering.spatial.bands import Reading, Windows
 from compiler.lowering.spatial.emission import Emission, Leaves
-from compiler.lowering.spatial.geometry import IDENTITY, Activation
+from compiler.lowering.spatial.geometry import IDENTITY, Activation, reaches_out
 from compiler.memory.demand import ParameterTensor
 from compiler.memory.placement import Piece
 
@@ -118,9 +118,15 @@ class Layer(ABC):
         return IDENTITY, IDENTITY
 
     def fill(self, source: int) -> int | None:
-        """Return the value that stands beyond the border of an operand; None when its zero point does."""
+        """Return the value that must stand beyond the border of an operand; None when it does not matter."""
         del source
         return None
+
+    def exchange(self, emission: Emission, activations: Activations, source: int) -> None:
+        """Bring every tile the borders of an operand that it reads."""
+        image, out = activations[source].image, activations[self.target].image
+        fill = self.fill(source) if reaches_out(self.windows_of(source), image, out) else None
+        emission.exchange(source, activations[source], fill)
 
     @property
     def convolutions(self) -> tuple[Layer, ...]:

@@ -6,12 +6,19 @@ from compiler.facts import TILES
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import zero_point
 from compiler.lowering.dense import input_words
-from compiler.lowering.lowered import refusal
-from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.spatial.bands import align_operands, hull
-from compiler.lowering.spatial.context import Context, is_flat, reaches_out, same_bytes
+from compiler.lowering.spatial.context import Context, is_flat, same_bytes
 from compiler.lowering.spatial.families import FAMILIES
-from compiler.lowering.spatial.geometry import IDENTITY, NOWHERE, Activation, Region, Vector, needed_by, passed_on
+from compiler.lowering.spatial.geometry import (
+    IDENTITY,
+    NOWHERE,
+    Activation,
+    Region,
+    Vector,
+    needed_by,
+    passed_on,
+    reaches_out,
+)
 from compiler.lowering.spatial.layer import Layer
 from compiler.lowering.spatial.program import SpatialNetwork
 from compiler.mapping import Subgraph
@@ -86,7 +93,7 @@ class NetworkReader:
 
     def _activations(self, layers: list[Layer]) -> dict[int, Activation]:
         needed: dict[int, tuple[Region, ...]] = {}
-        fills: dict[int, int] = {}
+        fills: dict[int, int | None] = {}
         nothing = (NOWHERE,) * TILES
         for layer in layers:
             for s in layer.sources:
@@ -94,7 +101,7 @@ class NetworkReader:
                 if windows != (IDENTITY, IDENTITY) or layer.moves:
                     needed[s] = hull(needed.get(s, nothing), needed_by([windows], image))
                 if reaches_out(windows, self.context.image(s), image):
-                    self._fill(layer, s, fills)
+                    fills.setdefault(s, layer.fill(s))
         needed = {t: passed_on(self.context.image(t), regions) for t, regions in needed.items()}
         align_operands([layer.reading for layer in layers if layer.aligned], needed)
         made = (*self.subgraph.inputs, *(layer.target for layer in layers))
@@ -107,12 +114,3 @@ class NetworkReader:
             return Vector(tensor.name, image, fill, needed, words=self.context.slices[number],
                           copies=number in self.context.copies)
         return Activation(tensor.name, image, fill, needed)
-
-    def _fill(self, layer: Layer, source: int, fills: dict[int, int]) -> None:
-        """Note what stands beyond the border of an image; all that read it must agree."""
-        own = layer.fill(source)
-        fill = zero_point(self.context.tensor(source)) if own is None else own
-        if fills.setdefault(source, fill) != fill:
-            op = self.operators[layer.name]
-            raise LoweringRefusal(op.index, refusal(op, f"pads {self.context.tensor(source).name} with {fill}, another "
-                                                        "operator with another value."))

@@ -165,6 +165,13 @@ class Net:
         self.x = self.b.concatenation([first, second, third], scale=0.9, zero_point=self.zero + 1)
         return self
 
+    def pool_branch(self) -> Net:
+        """A convolution, a maximum and another convolution of one image, joined."""
+        before = self.x
+        parts = [self.conv(8, 3).x, self.at(before).pool("MAX_POOL_2D", 3, 1, "SAME").x, self.at(before).conv(8, 5).x]
+        self.x = self.b.concatenation(parts, scale=0.9, zero_point=self.zero + 1)
+        return self
+
     def unary(self, name: str, scale: float | None = None) -> Net:
         self.x = self.b.unary(name, self.x, scale=scale, zero_point=self.zero if scale else None)
         return self

@@ -30,6 +30,7 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "padding by itself": lambda: Net((13, 16, 5)).pad((1, 2), (2, 0)),
     "padding before a pool": lambda: Net((13, 16, 8)).conv(8).pad((1, 0), (0, 1)).pool("MAX_POOL_2D", 2, 2),
     "inception": lambda: Net((13, 12, 8)).conv(8, activation="NONE").inception().conv(20),
+    "one image padded in two ways": lambda: Net((13, 12, 8)).conv(8, activation="NONE").pool_branch().conv(20),
     "joined result": lambda: Net((13, 12, 8)).inception(),
     "1x1": lambda: Net((12, 20, 32)).conv(32, 1),
     "200 outputs": lambda: Net((8, 12, 64)).conv(200),

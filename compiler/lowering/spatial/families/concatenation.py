@@ -125,7 +125,7 @@ class Concatenation(Layer):
         b, target = emission.b, activations[self.target]
         if self.moves:
             for source in self.sources:
-                emission.exchange(source, activations[source])
+                self.exchange(emission, activations, source)
             b.barrier()
         b.tile_fence(reset=LAYER_COUNTERS)
         if self.zeros:

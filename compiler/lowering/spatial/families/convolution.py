@@ -114,6 +114,11 @@ class Convolution(Layer):
         del source
         return self.windows
 
+    def fill(self, source: int) -> int | None:
+        """Padding is zero."""
+        del source
+        return self.in_zero_point
+
     def blocks(self, pixels: int, top: int = WIDE_ROWS) -> WideBlocks:
         """Places in wide memory.
 
@@ -162,7 +167,7 @@ class Convolution(Layer):
 
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Write borders, weights and the operation."""
-        emission.exchange(self.source, activations[self.source])
+        self.exchange(emission, activations, self.source)
         emission.b.barrier()
         self.compute(emission, activations)
 

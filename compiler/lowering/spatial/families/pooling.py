@@ -80,7 +80,7 @@ class Pool(Layer):
     def fill(self, source: int) -> int | None:
         """Padding must not win a maximum."""
         del source
-        return 0 if self.maximum else None
+        return 0 if self.maximum else self.in_zero_point
 
     def objection(self, activations: Activations) -> tuple[str, str] | None:
         """Factors of the pixels at the border must fit 16 bits, the sums 32."""
@@ -125,7 +125,7 @@ class Pool(Layer):
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Exchange borders, collect pixels and reduce them."""
         source, target = activations[self.source], activations[self.target]
-        emission.exchange(self.source, source)
+        self.exchange(emission, activations, self.source)
         emission.announce(self.target, groups_of(target.image.padded), at_end=False)
         emit_pool(emission.b, emission.books, self, regions(self, source, target), first_wide_row(source),
                   emission.constants.get(self.name, 0), self._factors(target))

@@ -70,6 +70,11 @@ class TransposedConvolution(Layer):
         rows, columns = ([OnLane(window=p.windows[axis], lane=p.lanes[axis]) for p in self.parts] for axis in (0, 1))
         return Several(windows=tuple(rows)), Several(windows=tuple(columns))
 
+    def fill(self, source: int) -> int | None:
+        """Padding is zero."""
+        del source
+        return self.parts[0].in_zero_point
+
     def effort(self, target: Activation) -> Effort:
         """Return the steps of a pixel and the rows of weights."""
         efforts = [part.effort(target) for part in self.parts]
@@ -82,7 +87,7 @@ class TransposedConvolution(Layer):
 
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Exchange borders, compute part after part."""
-        emission.exchange(self.source, activations[self.source])
+        self.exchange(emission, activations, self.source)
         for part in self.parts:
             emission.b.barrier()
             emission.reset()

@@ -124,9 +124,14 @@ class Shift(Unary):
         del source
         return self.windows
 
+    def fill(self, source: int) -> int | None:
+        """Padding is zero."""
+        del source
+        return self.in_zero_point
+
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Exchange borders and copy."""
-        emission.exchange(self.source, activations[self.source])
+        self.exchange(emission, activations, self.source)
         emission.b.barrier()
         super().emit(emission, activations)
 
