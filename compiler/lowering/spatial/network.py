@@ -11,17 +11,14 @@ from compiler.lowering.caching_program import caching_program
 from compiler.lowering.lowered import LoweredNetwork, refusal
 from compiler.lowering.parameters import round_up
 from compiler.lowering.refusal import LoweringRefusal
+from compiler.lowering.spatial.fitting import in_bands, largest_input
 from compiler.lowering.spatial.gathering import Gather
 from compiler.lowering.spatial.layer import Layer, Stored
-from compiler.lowering.spatial.planning import StripPlanner
-from compiler.lowering.spatial.program import Memory, Port, SpatialNetwork, place, spatial_program
+from compiler.lowering.spatial.program import Memory, Port, place, spatial_program
 from compiler.lowering.spatial.reading import NetworkReader
 from compiler.mapping import Subgraph
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
 from compiler.memory.plan import ModelPlan
-
-_SLACK = (0, 1 / 24, 1 / 12, 1 / 6)
-"""Parts of narrow memory left free in further attempts, when buffers do not fit side by side."""
 
 
 class Network:
@@ -42,7 +39,7 @@ class Network:
         self.graph = graph
         self.subgraph = subgraph
         self.reader = NetworkReader(graph, subgraph)
-        self.network = _in_bands(self.reader.network)
+        self.network = in_bands(self.reader.network)
         self._check()
         self.memory = self._place()
 
@@ -60,7 +57,7 @@ class Network:
         if net.lowest_row(layer) < 0:
             raise LoweringRefusal(op.index, refusal(
                 op, f"with {net.pixels(layer)} pixels per tile it needs more than the {WIDE_ROWS} rows of wide memory of a "
-                "tile.", "Use fewer channels or a smaller image."), too_large=True)
+                "tile.", self._way_out()), too_large=True)
 
     def _place(self) -> Memory:
         memory = place(self.network)
@@ -75,12 +72,18 @@ class Network:
                 op, f"gathers {names} on one tile, which needs {size} bytes there beside the parts; the limit is "
                 f"{NARROW_BYTES} in all.", "Pool the image before."))
         source, target = (self.network.activations[t] for t in (layer.sources[0], layer.target))
-        share = (NARROW_BYTES / memory.used) ** 0.5
         raise LoweringRefusal(op.index, refusal(
             op, f"its input {source.name} takes {source.size} bytes and its output {target.name} {target.size} bytes of "
             f"each tile; the network needs {memory.used} bytes there, the limit is {NARROW_BYTES}.",
-            f"Images of about {int(source.image.height * share)} x {int(source.image.width * share)} would fit."),
-            too_large=True)
+            self._way_out()), too_large=True)
+
+    def _way_out(self) -> str:
+        """Name the largest input that fits, found by trying."""
+        image = self.network.activations[self.network.inputs[0]].image
+        found = largest_input(self.reader.network)
+        if found is None:
+            return "Use fewer channels or a smaller image."
+        return f"An input of {found[0]} x {found[1]} would fit, this one has {image.height} x {image.width}."
 
     def _bytes_at(self, layer: Layer) -> int:
         return sum(self.network.activations[t].size for t in (*layer.sources, layer.target))
@@ -151,17 +154,3 @@ class Network:
             image = self.network.activations[origin].image
             outputs[output] = Port(tensors[output].name, round_up(image.height * image.width * image.padded, 8))
         return inputs, outputs
-
-
-def _in_bands(network: SpatialNetwork) -> SpatialNetwork:
-    """Run layers in bands where that makes the network fit; the network as it is where nothing does."""
-    found, planner = network, None
-    for slack in _SLACK:
-        if place(found).used <= NARROW_BYTES and all(found.lowest_row(layer) >= 0 for layer in found.layers):
-            return found
-        planner = planner or StripPlanner(network.problem)
-        strips = planner.choose(int(NARROW_BYTES * (1 - slack)))
-        if strips is None:
-            break
-        found = network.in_strips(strips)
-    return found if place(found).used <= NARROW_BYTES else network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from networks import Net, check, run
 from compiler.compile import compile_model
 from compiler.errors import ActivationsTooLargeError
 from compiler.graph import Model, TensorType, parse_model, read_model, serialize_model
+from compiler.lowering.spatial import fitting
 from compiler.lowering.spatial import network as image_network
 from compiler.lowering.spatial.bands import Strip
 from compiler.lowering.spatial.program import SpatialNetwork
@@ -132,9 +134,27 @@ def test_what_is_not_generated_stays_on_the_cpu_with_the_true_reason(net: Callab
     assert reason in next(v.reason for v in compiled.mapped.verdicts if v.reason)
 
 
-def test_a_network_too_large_for_the_tiles_is_refused_with_the_limit() -> None:
-    with pytest.raises(ActivationsTooLargeError, match="the limit is 196608"):
-        compile_model(Net((64, 64, 325)).conv(400).model())
+@pytest.mark.parametrize("net", [
+    lambda height, width: Net((height, width, 325)).conv(400),
+    lambda height, width: Net((height, width, 200)).conv(900, 5, stride=2, padding="VALID").depthwise(3),
+], ids=["same", "valid"])
+def test_a_network_too_large_for_the_tiles_is_refused_with_the_limit_and_the_largest_input(
+        net: Callable[[int, int], Net]) -> None:
+    with pytest.raises(ActivationsTooLargeError, match="the limit is 196608") as caught:
+        compile_model(net(112, 96).model())
+    assert caught.value.advice is not None
+    size = re.search(r"An input of (\d+) x (\d+) would fit", caught.value.advice)
+    assert size is not None
+    height, width = int(size[1]), int(size[2])
+    assert _maps_all(net(height, width))
+    assert not _maps_all(net(height + 1, round(96 * (height + 1) / 112)))
+
+
+def _maps_all(net: Net) -> bool:
+    try:
+        return compile_model(net.model()).on_cpu == 0
+    except ActivationsTooLargeError:
+        return False
 
 
 def test_example_with_convolutions() -> None:
@@ -207,7 +227,8 @@ def strips(monkeypatch: pytest.MonkeyPatch) -> list[Strip]:
 @pytest.mark.parametrize("name", IN_BANDS)
 def test_bands_give_the_same_values(name: str, monkeypatch: pytest.MonkeyPatch, strips: list[Strip]) -> None:
     net, limit = IN_BANDS[name]
-    monkeypatch.setattr(image_network, "NARROW_BYTES", limit)
+    for module in (fitting, image_network):
+        monkeypatch.setattr(module, "NARROW_BYTES", limit)
     compiled = check(net().model(), judge=name in ("two strides", "residual", "max pool"))
     assert strips
     ((_, package),) = packages_of(parse_model(compiled.data))
@@ -216,7 +237,8 @@ def test_bands_give_the_same_values(name: str, monkeypatch: pytest.MonkeyPatch, 
 
 def test_any_order_of_engines_in_bands(monkeypatch: pytest.MonkeyPatch, strips: list[Strip]) -> None:
     net, limit = IN_BANDS["expansion"]
-    monkeypatch.setattr(image_network, "NARROW_BYTES", limit)
+    for module in (fitting, image_network):
+        monkeypatch.setattr(module, "NARROW_BYTES", limit)
     check(net().model(), seeds=(1, 2, 3))
     assert strips
 
@@ -230,7 +252,8 @@ def test_random_networks_on_little_memory(shape: tuple[int, int, int], layers: l
     """What compiles keeps the limit and computes the right values; what does not says why and stays on the CPU."""
     model = build(shape, layers, TensorType.INT8, True, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_network, "NARROW_BYTES", limit)
+        for module in (fitting, image_network):
+            patch.setattr(module, "NARROW_BYTES", limit)
         try:
             compiled = compile_model(model)
         except ActivationsTooLargeError:
@@ -242,7 +265,8 @@ def test_random_networks_on_little_memory(shape: tuple[int, int, int], layers: l
 
 
 def test_parameters_of_bands_are_streamed_for_each(monkeypatch: pytest.MonkeyPatch, strips: list[Strip]) -> None:
-    monkeypatch.setattr(image_network, "NARROW_BYTES", 40000)
+    for module in (fitting, image_network):
+        monkeypatch.setattr(module, "NARROW_BYTES", 40000)
     compiled = check(Net((16, 16, 8)).conv(2048, 1).conv(2048, 1).conv(2048, 1).conv(8, 1).model())
     assert strips
     assert compiled.off_chip

@@ -1,0 +1,117 @@
+"""Makes networks fit narrow memory, and finds the largest input with which they would."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from compiler.facts import NARROW_BYTES, TILES
+from compiler.lowering.spatial.bands import Strip, Windows
+from compiler.lowering.spatial.families.addition import Addition
+from compiler.lowering.spatial.families.concatenation import Concatenation
+from compiler.lowering.spatial.families.convolution import Convolution
+from compiler.lowering.spatial.families.multiplication import Product
+from compiler.lowering.spatial.families.pooling import Pool
+from compiler.lowering.spatial.families.unary import Unary
+from compiler.lowering.spatial.geometry import EVERY, NOWHERE, Image, Window
+from compiler.lowering.spatial.layer import Layer
+from compiler.lowering.spatial.planning import StripPlanner
+from compiler.lowering.spatial.program import SpatialNetwork, place
+
+_SLACK = (0, 1 / 24, 1 / 12, 1 / 6)
+"""Parts of narrow memory left free in further attempts, when buffers do not fit side by side."""
+_SCALABLE = (Addition, Concatenation, Convolution, Pool, Product, Unary)
+"""Layers whose results follow the size of the input."""
+_MOST_LAYERS = 24
+"""Longer networks are tried without bands only: planning takes seconds for each size."""
+
+
+def in_bands(network: SpatialNetwork) -> SpatialNetwork:
+    """Run layers in bands where that makes the network fit; the network as it is where nothing does."""
+    found, planner = network, None
+    for slack in _SLACK:
+        if fits(found):
+            return found
+        planner = planner or StripPlanner(network.problem)
+        strips = planner.choose(int(NARROW_BYTES * (1 - slack)))
+        if strips is None:
+            break
+        found = network.in_strips(strips)
+    return found if place(found).used <= NARROW_BYTES else network
+
+
+def fits(network: SpatialNetwork) -> bool:
+    """Tell whether narrow and wide memory suffice."""
+    return place(network).used <= NARROW_BYTES and all(network.lowest_row(layer) >= 0 for layer in network.layers)
+
+
+def largest_input(network: SpatialNetwork) -> tuple[int, int] | None:
+    """Return rows and columns of the largest input of the same shape that fits; None when there is none or it is not known.
+
+    Sizes are tried by bisection, so the result fits and one row more does not.
+    """
+    image = network.activations[network.inputs[0]].image
+    banded = len(network.layers) <= _MOST_LAYERS
+
+    def size(height: int) -> tuple[int, int]:
+        return height, max(1, round(image.width * height / image.height))
+
+    def good(height: int) -> bool:
+        smaller = resized(network, *size(height))
+        return smaller is not None and fits(in_bands(smaller) if banded else smaller)
+
+    low, high = 0, image.height
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if good(middle) else (low, middle)
+    return size(low) if low else None
+
+
+def resized(network: SpatialNetwork, height: int, width: int) -> SpatialNetwork | None:
+    """Return the network for another input; None where results do not simply follow its size."""
+    if (len(network.inputs) > 1 or not all(map(_follows, network.layers))
+            or any(a.is_vector for a in network.activations.values())):
+        return None
+    source = network.inputs[0]
+    images = {source: replace(network.activations[source].image, height=height, width=width)}
+    layers = []
+    for layer in network.layers:
+        found = _resized_layer(network, layer, images)
+        if found is None:
+            return None
+        layers.append(found)
+    activations = {t: replace(a, image=images[t], needed=(NOWHERE,) * TILES) for t, a in network.activations.items()}
+    bare = replace(network, layers=tuple(layers), activations=activations, strips=())
+    return replace(bare.in_strips(tuple(Strip(i, i + 1) for i in range(len(layers)))), strips=())
+
+
+def _follows(layer: Layer) -> bool:
+    return isinstance(layer, _SCALABLE) and not layer.moves and getattr(layer, "lanes", (EVERY, EVERY)) == (EVERY, EVERY)
+
+
+def _resized_layer(network: SpatialNetwork, layer: Layer, images: dict[int, Image]) -> Layer | None:
+    """Note the extent of a layer's result; returns the layer with its padding."""
+    old, new = (known.get(layer.sources[0]) for known in (
+        {t: a.image for t, a in network.activations.items()}, images))
+    target = network.activations[layer.target].image
+    if old is None or new is None:
+        return None
+    lengths = zip(layer.windows_of(layer.sources[0]), (old.height, old.width), (new.height, new.width),
+                  (target.height, target.width), strict=True)
+    (rows, height), (columns, width) = (_resized_axis(*axis) for axis in lengths)
+    if height < 1 or width < 1:
+        return None
+    images[layer.target] = replace(target, height=height, width=width)
+    windows: Windows = (rows, columns)
+    return replace(layer, windows=windows) if isinstance(layer, Convolution | Pool) else layer
+
+
+def _resized_axis(window: Window, old: int, new: int, result: int) -> tuple[Window, int]:
+    """Return window and results of an axis: SAME padding follows the length, other padding stays."""
+    total = max((result - 1) * window.stride + window.reach - old, 0)
+    if result == -(-old // window.stride) and window.before == total // 2:
+        count = -(-new // window.stride)
+        return replace(window, before=max((count - 1) * window.stride + window.reach - new, 0) // 2), count
+    return window, (new + window.before + max(total - window.before, 0) - window.reach) // window.stride + 1
+
+
+__all__ = ["fits", "in_bands", "largest_input", "resized"]
