@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from compiler.lowering.spatial.families.addition import ADDITION, SQUARED_DIFFERENCE
+from compiler.lowering.spatial.families.addition import ADDITION
 from compiler.lowering.spatial.families.concatenation import CONCATENATION, PACK
 from compiler.lowering.spatial.families.convolution import CONVOLUTION
 from compiler.lowering.spatial.families.dense import DENSE
@@ -54,7 +54,7 @@ FAMILIES: Mapping[str, Family] = {
     "SOFTMAX": SOFTMAX,
     "SPACE_TO_DEPTH": SELECTION,
     "SPLIT": SELECTION,
-    "SQUARED_DIFFERENCE": SQUARED_DIFFERENCE,
+    "SQUARED_DIFFERENCE": ADDITION,
     "SQUEEZE": RESHAPE,
     "STRIDED_SLICE": SELECTION,
     "SUB": ADDITION,

@@ -10,10 +10,9 @@ from compiler.beagle.isa.counters import TileCounter
 from compiler.beagle.isa.tables import PiecewiseQuartic, square
 from compiler.beagle.reference.elementwise import weights_of_sum
 from compiler.facts import TILES, WIDE_ROWS
-from compiler.graph import Graph, Operator
+from compiler.graph import Operator
 from compiler.lowering.arithmetic import bits, clamp, quantization, sum_multiplier, sum_unit, zero_point
 from compiler.lowering.builder import ALL_TILES, LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
-from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.broadcast import read_alike
@@ -22,7 +21,6 @@ from compiler.lowering.spatial.families.family import Family, binary_objection
 from compiler.lowering.spatial.families.unary import NO_LIMITS
 from compiler.lowering.spatial.geometry import Activation, by_content
 from compiler.lowering.spatial.layer import Activations, Layer
-from compiler.mapping import Verdict
 
 CONSTANT_WORDS = 16
 WEIGHT_ROWS = 4
@@ -142,7 +140,7 @@ def _add(layer: Addition, sources: tuple[Activation, Activation], target: Activa
 
 def _read(context: Context, op: Operator) -> Layer:
     constant, _ = split_operands(context.graph, op)
-    if constant is not None:
+    if constant is not None and op.name != "SQUARED_DIFFERENCE":
         return read_shifted(context, op)
     a, b = (context.graph.tensors[t] for t in op.inputs)
     y = context.graph.output(op)
@@ -159,14 +157,4 @@ def _read(context: Context, op: Operator) -> Layer:
         high, table))
 
 
-def _squared_objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Activations of one shape, or one of them with a single row, column or channel; no constants."""
-    constant = next((graph.tensors[t] for t in op.inputs if graph.tensors[t].is_constant), None)
-    if constant is not None:
-        return refusal(op, f"its operand {constant.name} is a constant; only activations are generated.",
-                       "It runs on the CPU.")
-    return binary_objection(graph, op)
-
-
 ADDITION = Family(binary_objection, _read)
-SQUARED_DIFFERENCE = Family(_squared_objection, _read)

@@ -1,4 +1,5 @@
-"""Operands with a single row, column or channel are spread over the image of the result first, by copies.
+"""Operands with a single row, column or channel are spread over the image of the result first, by copies;
+constants of that shape are brought.
 
 Rows and columns are read again and again; a channel goes to four at once, by a matrix of ones instead
 of the identity.
@@ -15,6 +16,7 @@ from compiler.lowering.arithmetic import bits
 from compiler.lowering.builder import Values
 from compiler.lowering.spatial.context import Context, image_of
 from compiler.lowering.spatial.families.composite import FIRST, SECOND, Composite
+from compiler.lowering.spatial.families.provision import provided
 from compiler.lowering.spatial.families.unary import NO_LIMITS, Shift, apply_to_words
 from compiler.lowering.spatial.geometry import IDENTITY, Activation, Window
 from compiler.lowering.spatial.layer import Layer
@@ -45,7 +47,7 @@ class Spreading(Composite):
 
 
 def read_alike(context: Context, op: Operator, build: Callable[[tuple[int, int]], Layer]) -> Layer:
-    """Read an operator on two activations.
+    """Read an operator on two activations, or on one and a constant of the shape of an image.
 
     Parameters
     ----------
@@ -57,9 +59,14 @@ def read_alike(context: Context, op: Operator, build: Callable[[tuple[int, int]]
     numbers = []
     for index, between in zip(op.inputs, (FIRST, SECOND), strict=True):
         x = context.graph.tensors[index]
-        numbers.append(context.resolve(index) if image_of(x) == image_of(y) else between)
-        if numbers[-1] == between:
+        number = between
+        if x.is_constant:
+            parts.append(provided(op.title, x, between, image_of(y)))
+        elif image_of(x) != image_of(y):
             parts.append(_spread(op.title, x, y, context.resolve(index), between))
+        else:
+            number = context.resolve(index)
+        numbers.append(number)
     layer = build((numbers[0], numbers[1]))
     if not parts:
         return layer

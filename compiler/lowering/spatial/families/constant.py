@@ -110,12 +110,16 @@ class PerChannel(Unary):
         return fields | watch(0, TileCounter.WIDE_TO_SCALING, 1, level=3)
 
 
+def is_per_channel(constant: Tensor, y: Tensor) -> bool:
+    """Tell whether a constant has one value, or one per channel of the result."""
+    return constant.elements in (1, y.shape[-1]) and constant.elements == (constant.shape[-1] if constant.shape else 1)
+
+
 def split_operands(graph: Graph, op: Operator) -> tuple[Tensor | None, Tensor]:
-    """Return the constant operand, if there is one, and the other."""
+    """Return the constant operand, if there is one with one value or one per channel, and the other."""
     a, b = (graph.tensors[t] for t in op.inputs)
-    if a.is_constant:
-        return a, b
-    return (b if b.is_constant else None), a
+    constant, x = (a, b) if a.is_constant else (b, a)
+    return (constant if constant.is_constant and is_per_channel(constant, graph.output(op)) else None), x
 
 
 def read_scaled(context: Context, op: Operator) -> Layer:
@@ -170,4 +174,4 @@ def _centred(constant: Tensor, y: Tensor) -> npt.NDArray[np.int64]:
     return np.broadcast_to(values, y.shape[-1:])
 
 
-__all__ = ["PerChannel", "read_scaled", "read_shifted", "scaled", "split_operands"]
+__all__ = ["PerChannel", "is_per_channel", "read_scaled", "read_shifted", "scaled", "split_operands"]

@@ -145,7 +145,7 @@ def _read(context: Context, op: Operator) -> Layer:
     constant, x = split_operands(context.graph, op)
     y = context.graph.output(op)
     low, high = clamp(y, 0)
-    if constant is None:
+    if constant is None or constant.elements > 1:
         return read_alike(context, op, lambda operands: _largest(op, operands, y) if op.name == "MAXIMUM" else
                           _smallest(op, operands, y))
     value = bits(np.float32(int(constant.array().reshape(-1)[0]) - quantization(constant).zero_point))
@@ -168,14 +168,11 @@ def _smallest(op: Operator, operands: tuple[int, int], y: Tensor) -> Composite:
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
     """Operands and result of one scale and zero point.
 
-    One operand may have a single row, column or channel, or be a constant with one value.
+    One operand may be a constant, or have a single row, column or channel.
     """
     objection = binary_objection(graph, op)
     if objection is not None:
         return objection
-    constant, _ = split_operands(graph, op)
-    if constant is not None and constant.elements > 1:
-        return refusal(op, f"compares with the {constant.elements} values of {constant.name}; one value is generated.")
     y = graph.output(op)
     other = next((t for i in op.inputs if not quantization(y).same_as((t := graph.tensors[i]).quantization)), None)
     if other is not None:

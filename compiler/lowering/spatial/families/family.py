@@ -33,7 +33,7 @@ class Family:
 
 
 def binary_objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Operands of one shape, or a constant with one value or one per channel.
+    """Operands of one shape, one of which may be a constant.
 
     One operand may have a single row, column or channel; RELU, RELU6 and RELU_N1_TO_1 may be fused.
     """
@@ -42,15 +42,9 @@ def binary_objection(graph: Graph, op: Operator) -> Verdict | None:
         return refusal(op, f"mixes {a.type.name}, {b.type.name} and {y.type.name}, or carries no quantization.")
     if getattr(op.options, "fusedActivationFunction", 0) not in FUSED:
         return refusal(op, f"the fused activation {op.activation} is not supported.")
-    constants, operands = ([t for t in (a, b) if t.is_constant is wanted] for wanted in (True, False))
-    uneven = next((t for t in constants if t.elements > 1 and not t.shape[-1] == t.elements == y.shape[-1]), None)
-    if uneven is not None:
-        return refusal(op, f"its constant {uneven.name} has shape {list(uneven.shape)}; one value, or one per channel, is "
-                           "generated.")
-    if not operands or any(not _spreads(t, y) for t in operands):
+    if (a.is_constant and b.is_constant) or any(not _spreads(t, y) for t in (a, b)):
         return refusal(op, f"works on {list(a.shape)} and {list(b.shape)}; operands, of which one may have a single row, "
-                           "column or channel, and constants per channel are "
-                           "generated.", "Bring both operands to one shape.")
+                           "column or channel, are generated.", "Bring both operands to one shape.")
     return None
 
 
