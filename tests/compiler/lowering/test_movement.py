@@ -121,12 +121,10 @@ def test_moved_images_compute_the_right_values(name: str) -> None:
     check(NETWORKS[name]().model())
 
 
-@pytest.mark.parametrize("name", ["7x7 to 1x1", "more padding than image", "small pools", "joined, 3 + 5 + 70",
-                                  "bilinear, half pixels", "nearest", "joined columns", "transposed, odd channels",
-                                  "space to depth", "transposed convolution",
-                                  "beside columns of zeros", "heads, odd channels"])
+@pytest.mark.parametrize("name", ["7x7 to 1x1", "joined, four bytes of a word", "bilinear, half pixels", "space to depth",
+                                  "transposed convolution, few outputs", "heads, odd channels"])
 def test_any_order_of_engines_gives_the_same_outputs_and_the_judge_finds_nothing(name: str) -> None:
-    check(NETWORKS[name]().model(), seeds=(1, 2), judge=True)
+    check(NETWORKS[name]().model(), seeds=(1,), judge=True)
 
 
 def test_what_a_resize_copies_beyond_the_border_is_no_padding() -> None:
@@ -145,7 +143,7 @@ def test_resizes_between_the_steps_of_the_unit_stay_on_the_cpu() -> None:
     net = Net((13, 13, 8)).conv(8)
     compiled = compile_model(net.at(net.b.resize_bilinear(net.x, 26, 26, align_corners=True)).model())
     assert compiled.on_cpu == 1
-    assert "multiples of 1/25" in next(v.reason for v in compiled.mapped.verdicts if v.reason)
+    assert "multiples of 1/25, only quarters" in next(v.reason for v in compiled.mapped.verdicts if v.reason)
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([4, 8, 12]), st.permutations(range(3)))

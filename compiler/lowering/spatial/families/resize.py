@@ -1,7 +1,7 @@
 """RESIZE_BILINEAR: the unit for interpolation reads 2 x 2 neighbours per result.
 
-Neighbours beyond the border are copies of the pixels at the border. Positions count in equal parts
-of the distance between neighbours, a power of two of them.
+Neighbours beyond the border are copies of the pixels at the border. Positions count in quarters of
+the distance between neighbours.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from compiler.mapping import Status, Verdict
 
 WEIGHT_BITS = 7
 """Neighbours share 2**7 in each direction."""
+PARTS = 4
+"""Positions are quarters of the distance between neighbours in all known official programs."""
 NEIGHBOURS = 2
 
 
@@ -57,19 +59,12 @@ class Interpolation(Window):
 
 @dataclass(frozen=True)
 class Resize(Layer):
-    """A bilinear resize ready for code generation.
-
-    Attributes
-    ----------
-    parts:
-        Equal parts of the distance between neighbours, a power of two.
-    """
+    """A bilinear resize ready for code generation."""
 
     name: str
     source: int
     target: int
     windows: tuple[Interpolation, Interpolation]
-    parts: int
 
     moves: ClassVar[bool] = True
 
@@ -121,8 +116,8 @@ class Resize(Layer):
         rows, columns = target.own(tile)
         a, c = source.slab(tile), target.slab(tile)
         first = [window.place(span.start) for window, span in zip(self.windows, (rows, columns), strict=True)]
-        steps = [int(window.scale * self.parts) for window in self.windows]
-        phases = [int((place - floor(place)) * self.parts) for place in first]
+        steps = [int(window.scale * PARTS) for window in self.windows]
+        phases = [int((place - floor(place)) * PARTS) for place in first]
         words, results = c.pixel // 4, len(rows) * len(columns) * c.pixel // 4
         counts = [NEIGHBOURS, NEIGHBOURS, len(columns), len(rows), 1, words]
         while counts[-1] == 1:
@@ -130,8 +125,8 @@ class Resize(Layer):
         fields: Values = {f"loop{i}": n - 1 for i, n in enumerate(counts)}
         fields |= {"partial_from_zero": 1, "no_partial_sums": 1, "weights_16bit": 1, "slot2_off": 1, "slot3_off": 1,
                    "channel_group_level": 5, "reduction": 3, "lanes_m1": 3, "lanes_last_m1": 3,
-                   "multiplier": bits(2.0 ** (-2 * WEIGHT_BITS)), "denominator_log2": self.parts.bit_length() - 1,
-                   "denominator_m1": self.parts - 1, "columns.phase": phases[1], "columns.step": steps[1],
+                   "multiplier": bits(2.0 ** (-2 * WEIGHT_BITS)), "denominator_log2": PARTS.bit_length() - 1,
+                   "denominator_m1": PARTS - 1, "columns.phase": phases[1], "columns.step": steps[1],
                    "rows.phase": phases[0], "rows.step": steps[0], "columns.stride": a.pixel, "rows.stride": a.pitch}
         start = source.address + a.offset(floor(first[0]), floor(first[1]))
         fields |= walk("in", start, [(NEIGHBOURS, a.pixel), (NEIGHBOURS, a.pitch), (len(columns), 0), (len(rows), 0),
@@ -187,7 +182,7 @@ def _read(context: Context, op: Operator) -> Layer | None:
         context.alias(y.index, x.index)
         return None
     windows = interpolations(op, x.shape[1:3], y.shape[1:3])
-    return Resize(op.title, context.resolve(x.index), y.index, windows, _parts(windows))
+    return Resize(op.title, context.resolve(x.index), y.index, windows)
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
@@ -202,10 +197,10 @@ def _objection(graph: Graph, op: Operator) -> Verdict | None:
     if len(x.shape) != 4 or x.shape[0] != 1:
         return refusal(op, f"its input {x.name} has shape {list(x.shape)}, four dimensions and batch size 1 are needed.")
     parts = _parts(interpolations(op, x.shape[1:3], y.shape[1:3]))
-    if parts & (parts - 1) or parts > 1 << WEIGHT_BITS:
+    if PARTS % parts:
         return refusal(op, f"turns {list(x.shape[1:3])} rows and columns of {x.name} into {list(y.shape[1:3])}: places "
-                       f"between pixels are multiples of 1/{parts}, the unit takes powers of two to 1/{1 << WEIGHT_BITS}.",
-                       "Double the size, or use half_pixel_centers with a power of two.")
+                           f"between pixels are multiples of 1/{parts}, only quarters are generated.",
+                       "Double the size, or multiply it by four without half_pixel_centers.")
     return None
 
 
