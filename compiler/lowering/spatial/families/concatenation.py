@@ -21,8 +21,7 @@ from compiler.lowering.spatial.families.dense import pick_channels
 from compiler.lowering.spatial.families.family import Family
 from compiler.lowering.spatial.families.selection import move, select_channels
 from compiler.lowering.spatial.families.unary import (
-    CONSTANT_WORDS,
-    IDENTITY_ROW,
+    OnIdentity,
     Unary,
     apply_to_words,
     build_identity,
@@ -72,7 +71,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Concatenation(Layer):
+class Concatenation(OnIdentity):
     """A concatenation ready for code generation.
 
     Attributes
@@ -102,16 +101,6 @@ class Concatenation(Layer):
     def sources(self) -> tuple[int, ...]:
         """The operands."""
         return tuple(p.copy.source for p in self.parts)
-
-    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
-        """Return the row of the identity matrix."""
-        del scenes, top
-        return IDENTITY_ROW
-
-    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
-        """Return the bytes in which the identity matrix is built."""
-        del scenes
-        return 4 * CONSTANT_WORDS
 
     def windows_of(self, source: int) -> Windows:
         """Return the rows and columns of an operand."""

@@ -21,7 +21,7 @@ from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.family import Family
-from compiler.lowering.spatial.families.unary import CONSTANT_WORDS, IDENTITY_ROW, build_identity, copied_words
+from compiler.lowering.spatial.families.unary import OnIdentity, build_identity, copied_words
 from compiler.lowering.spatial.geometry import Activation, Span, Window, by_content
 from compiler.lowering.spatial.layer import Activations, Effort, Layer
 from compiler.mapping import Status, Verdict
@@ -58,7 +58,7 @@ class Interpolation(Window):
 
 
 @dataclass(frozen=True)
-class Resize(Layer):
+class Resize(OnIdentity):
     """A bilinear resize ready for code generation."""
 
     name: str
@@ -81,16 +81,6 @@ class Resize(Layer):
     def effort(self, target: Activation) -> Effort:
         """Return the steps of a pixel: four neighbours for every four channels."""
         return Effort(target.image.padded)
-
-    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
-        """Return the row of the identity matrix."""
-        del scenes, top
-        return IDENTITY_ROW
-
-    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
-        """Return the bytes in which the identity matrix is built."""
-        del scenes
-        return 4 * CONSTANT_WORDS
 
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Exchange borders, copy the pixels at the border of the image beyond it, interpolate."""

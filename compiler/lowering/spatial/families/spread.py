@@ -14,9 +14,9 @@ from compiler.facts import TILES
 from compiler.lowering.builder import LAYER_COUNTERS, Values
 from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.emission import Emission
-from compiler.lowering.spatial.families.unary import CONSTANT_WORDS, IDENTITY_ROW, Unary, apply_to_words, build_identity
+from compiler.lowering.spatial.families.unary import OnIdentity, Unary, apply_to_words, build_identity
 from compiler.lowering.spatial.geometry import Activation, Lane, Several, by_content
-from compiler.lowering.spatial.layer import Activations, Layer
+from compiler.lowering.spatial.layer import Activations
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Spread(Layer):
+class Spread(OnIdentity):
     """Copies to one result, ready for code generation.
 
     Attributes
@@ -59,16 +59,6 @@ class Spread(Layer):
         del source
         rows, columns = (dict.fromkeys(lanes) for lanes in ([p.rows for p in self.parts], [p.columns for p in self.parts]))
         return Several(windows=tuple(rows)), Several(windows=tuple(columns))
-
-    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
-        """Return the row of the identity matrix."""
-        del scenes, top
-        return IDENTITY_ROW
-
-    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
-        """Return the bytes in which the identity matrix is built."""
-        del scenes
-        return 4 * CONSTANT_WORDS
 
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Exchange borders, copy part after part."""

@@ -36,8 +36,22 @@ _LIMITED_BY = {"QUANTIZE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3, "LOGISTI
 """Functions of single values, with the activation that limits them."""
 
 
+class OnIdentity(Layer):
+    """A layer that multiplies words with the identity matrix, which it builds."""
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the row of the identity matrix."""
+        del scenes, top
+        return IDENTITY_ROW
+
+    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
+        """Return the bytes in which the identity matrix is built."""
+        del scenes
+        return 4 * CONSTANT_WORDS
+
+
 @dataclass(frozen=True)
-class Unary(Layer):
+class Unary(OnIdentity):
     """A function ready for code generation.
 
     Attributes
@@ -75,16 +89,6 @@ class Unary(Layer):
     def sources(self) -> tuple[int, ...]:
         """The operand."""
         return (self.source,)
-
-    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
-        """Return the row of the identity matrix."""
-        del scenes, top
-        return IDENTITY_ROW
-
-    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
-        """Return the bytes in which the identity matrix is built."""
-        del scenes
-        return 4 * CONSTANT_WORDS
 
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Apply the function to an image."""
