@@ -18,7 +18,7 @@ from compiler.segments.costs import SegmentCosts
 from compiler.segments.order import execution_order, last_cut
 from compiler.segments.parameters import check_count, cut_by_parameters, parameter_bytes
 from compiler.segments.segment import segment_of, segments_of
-from compiler.segments.times import OperatorTimes, ShapeTimes
+from compiler.segments.times import OperatorTimes, ProgramTimes
 
 DEFAULT_BUS = "usb3"
 _WORTH = 0.95
@@ -48,7 +48,7 @@ class Segmenter:
     Parameters
     ----------
     times:
-        What operators take; from their shapes by default.
+        What operators take; by default from the cycle model of the whole model's programs.
 
     Raises
     ------
@@ -70,16 +70,18 @@ class Segmenter:
         self.order = execution_order(model.main)
         self.possible = last_cut(model.main, self.order)
         self._bus = bus
-        self._times = times or ShapeTimes(model.main)
+        self._times = times
         self._exact: set[tuple[int, int]] = set()
         self._lost: set[tuple[int, int]] = set()
 
     @cached_property
     def costs(self) -> SegmentCosts:
         """Latency of every stretch of operators."""
-        mapped, demands = read_networks(self.model, replace(self._options, multiple_subgraphs=True))
-        on_tpu = [v.mapped for v in mapped.verdicts]
-        return SegmentCosts(self.model.main, self.order, on_tpu, demands, self._times, self._bus)
+        whole = compile_checked([self.model], replace(self._options, multiple_subgraphs=True))[0]
+        on_tpu = [v.mapped for v in whole.mapped.verdicts]
+        demands = [plan.demand for plan in whole.plans]
+        times = self._times or ProgramTimes(whole, self._bus)
+        return SegmentCosts(self.model.main, self.order, on_tpu, demands, times, self._bus)
 
     @cached_property
     def matrix(self) -> Floats:

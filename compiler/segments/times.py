@@ -1,6 +1,6 @@
-"""What operators take by themselves: a rough model from shapes alone.
+"""What operators take by themselves: from the cycle model of the compiled whole, or from shapes alone.
 
-The Edge TPU's time is that of its compute engines: loop steps of the busiest tile at the fitted
+From shapes, the Edge TPU's time is that of its compute engines: loop steps of the busiest tile at the fitted
 cycles per step (docs/cycle-model.md). It resolves no waiting and no moves. The CPU's time is that of a
 small ARM core.
 """
@@ -10,10 +10,13 @@ from __future__ import annotations
 from math import prod
 from typing import Protocol
 
-from compiler.beagle.timing.costs import Costs
+from compiler.beagle.timing import estimate
+from compiler.beagle.timing.costs import Bus, Costs
 from compiler.beagle.timing.trace import Work
+from compiler.compile import CompiledModel
 from compiler.facts import LANE_BYTES, LANES, TILE_COLUMNS, TILE_ROWS, TILES
-from compiler.graph import Graph, Operator
+from compiler.graph import Graph, Operator, parse_model
+from compiler.package.container import packages_of
 
 _CPU_MACS_PER_US = 4000.0
 """Multiply-accumulates of int8 that one core of a Dev Board does with TensorFlow Lite's kernels."""
@@ -83,6 +86,31 @@ class ShapeTimes:
         if op.name == "DEPTHWISE_CONV_2D":
             return y.elements * prod(kernel.shape[1:3])
         return y.elements * prod(kernel.shape[1:])
+
+
+class ProgramTimes(ShapeTimes):
+    """Times from the programs of a compiled model: how much later an inference ends because of an operator.
+
+    Operators whose parameters were streamed count with the work of their busiest engine: in a segment they may be
+    cached. Operators that the programs do not show count with nothing on the Edge TPU, they were absorbed.
+
+    Parameters
+    ----------
+    compiled:
+        With all its Edge TPU subgraphs.
+    """
+
+    def __init__(self, compiled: CompiledModel, bus: Bus) -> None:
+        super().__init__(compiled.mapped.graph)
+        self._known: dict[str, float] = {}
+        for (_, package), parts in zip(packages_of(parse_model(compiled.data)), compiled.parts, strict=True):
+            for cost in estimate(package, bus, parts=parts).operators:
+                work = max(cost.compute_us, cost.moves_us)
+                self._known[cost.name] = work if cost.streamed_bytes else cost.latency_us
+
+    def edge_tpu_us(self, op: Operator) -> float:
+        """See :class:`OperatorTimes`."""
+        return self._known.get(op.title, 0.0)
 
 
 def _up(value: int, step: int) -> int:
