@@ -136,9 +136,12 @@ def _jobs(request: Request, listener: Listener) -> list[tuple[Sequence[Model], C
     if request.num_segments < 2:
         return [(models, options)]
     from compiler.segments.compile import Segmenter
+    from compiler.segments.times import ShapeTimes
 
-    segmenter = Segmenter(models[0], options)
-    find = segmenter.by_latency if request.balance == "latency" else segmenter.by_parameters
+    by_latency = request.balance == "latency"
+    # the cut by parameters needs latencies for its warning only
+    segmenter = Segmenter(models[0], options, times=None if by_latency else ShapeTimes(models[0].main))
+    find = segmenter.by_latency if by_latency else segmenter.by_parameters
     cut, warning = in_child(lambda: (found := find(request.num_segments), segmenter.warning(found)), request.timeout)
     listener.cut(warning)
     return [([segment], own) for segment, own in segmenter.jobs(cut)]
