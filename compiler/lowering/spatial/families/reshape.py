@@ -92,11 +92,13 @@ class Reshape(Layer):
 
     def _without_padding(self, source: int, flat: int) -> list[Values]:
         """Four bytes to a word; what is left in the end by itself."""
-        c, pad, pixels = self.shape.channels, self.shape.padded, self.shape.height * self.shape.width
+        c, pad = self.shape.channels, self.shape.padded
         words, rest = divmod(self._elements, 4)
         found = []
         if words:
-            found.append(_bytes_to_words(source, [(c, 1), (pixels, pad)], flat, 4, words))
+            whole = [(c, 1), (-(-4 * words // c), pad)] if c > 1 else [(4 * words, pad)]
+            short = (1, 4 * words % c, c - 4 * words % c) if 4 * words % c else None
+            found.append(_bytes_to_words(source, whole, flat, 4, words, short))
         if rest:
             first = self._elements - rest
             last = source + first // c * pad + first % c
@@ -120,12 +122,13 @@ class Reshape(Layer):
                 | walk("weights", 4 * IDENTITY_ROW, stay, total_dims=8) | walk("partial", 0, stay, total_dims=8, slot=4))
 
 
-def _bytes_to_words(source: int, dims: list[tuple[int, int]], out: int, steps: int, words: int) -> Values:
+def _bytes_to_words(source: int, dims: list[tuple[int, int]], out: int, steps: int, words: int,
+                    short: tuple[int, int, int] | None = None) -> Values:
     """Take one byte per step, so many for every word."""
     stay = [(words, 0)]
     return (_COPY | {"slot1_off": 1, "slot2_off": 1, "slot3_off": 1, "channel_group_level": 2, "reduction": 1,
                      "loop0": steps - 1, "loop1": words - 1}
-            | walk("in", source, dims, total_dims=8) | walk("out", out, [(words, 4)], total_dims=8)
+            | walk("in", source, dims, total_dims=8, epilogue=short) | walk("out", out, [(words, 4)], total_dims=8)
             | walk("weights", 4 * IDENTITY_ROW, [(steps, 1), *stay], total_dims=8, level=1)
             | walk("partial", 0, [(steps, 0), *stay], total_dims=8, level=1, slot=4))
 

@@ -1,0 +1,156 @@
+"""Networks of images and vectors in any order, on the simulator against the arithmetic reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compiler.compile import compile_model
+from compiler.graph import TensorType
+from tests.compiler.lowering.networks import Net, check
+
+
+def _inputs() -> Net:
+    net = Net((1, 1, 40))
+    other = net.b.add_input((1, 90), scale=0.05, zero_point=net.zero, name="second")
+    first = net.dense(32).x
+    second = net.at(other).dense(32).x
+    net.x = net.b.add(first, second, scale=0.4, zero_point=net.zero)
+    return net
+
+
+def _image_and_vector() -> Net:
+    net = Net((9, 7, 5))
+    other = net.b.add_input((1, 1, 1, 12), scale=0.05, zero_point=net.zero, name="factors")
+    image = net.conv(12).x
+    net.x = net.b.mul(image, other, scale=0.4, zero_point=net.zero)
+    return net
+
+
+def _squeeze_and_excite() -> Net:
+    net = Net((9, 7, 12))
+    image = net.conv(24, 1).x
+    factors = net.mean().conv(8, 1, activation="RELU").conv(24, 1, activation="NONE").logistic().x
+    net.x = net.b.mul(image, factors, scale=0.2, zero_point=net.zero)
+    return net.conv(8, 3)
+
+
+def _join(*sizes: int, scales: bool = False) -> Net:
+    net = Net((1, 1, 30))
+    x = net.x
+    parts = [net.at(x).dense(n).x for n in sizes]
+    if scales:
+        parts[0] = net.at(parts[0]).rescale(0.5).x
+    net.x = net.b.concatenation(parts, scale=0.3, zero_point=net.zero)
+    return net
+
+
+def _softmax_between() -> Net:
+    return Net((1, 1, 77)).softmax().dense(130).softmax().dense(6)
+
+
+def _reshaped(shape: tuple[int, int, int], *to: int) -> Net:
+    net = Net(shape).conv(shape[2], 1)
+    net.x = net.b.reshape(net.x, (1, *to))
+    return net
+
+
+NETWORKS: dict[str, Callable[[], Net]] = {
+    "two inputs": _inputs,
+    "image and vector": _image_and_vector,
+    "squeeze and excite": _squeeze_and_excite,
+    "joined": lambda: _join(8, 16, 7),
+    "joined odd": lambda: _join(3, 1, 70, 2),
+    "joined scales": lambda: _join(8, 5, scales=True),
+    "softmax between": _softmax_between,
+    "logistic, tanh": lambda: Net((1, 1, 300)).dense(200).logistic().dense(300).tanh(),
+    "long input": lambda: Net((1, 1, 1030)).rescale(0.1),
+    "copies": lambda: Net((1, 1, 20)).rescale(0.05),
+    "relu": lambda: Net((1, 1, 150)).unary("RELU").dense(80).unary("RELU6").softmax(),
+    "whole kernel": lambda: Net((6, 5, 8)).conv(40, (6, 5), padding="VALID").conv(12, 1),
+    "image of a vector": lambda: _reshaped((1, 1, 96), 4, 6, 4).conv(8),
+    "image of an odd vector": lambda: _reshaped((1, 1, 90), 5, 6, 3).conv(8),
+    "vector of an image": lambda: _reshaped((5, 6, 3), 90).softmax(),
+    "vector of a deep image": lambda: _reshaped((5, 6, 8), 240),
+    "other image": lambda: _reshaped((6, 8, 5), 8, 6, 5).conv(4),
+    "one channel": lambda: _reshaped((7, 9, 1), 63).rescale(0.3),
+    "boxes": lambda: _reshaped((4, 4, 12), 48, 4),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_vectors_and_images_in_any_order(name: str) -> None:
+    check(NETWORKS[name]().model())
+
+
+def test_results_leave_from_anywhere() -> None:
+    net = Net((8, 8, 12)).conv(16, stride=2)
+    image = net.x
+    pooled = net.pool_all().x
+    scores = net.dense(10).x
+    shares = net.softmax().x
+    boxes = net.at(image).dense(70, "RELU").dense(4).x
+    check(net.finish([shares, boxes, image, scores, pooled]))
+
+
+LAYERS = st.one_of(
+    st.tuples(st.just("dense"), st.integers(1, 150)), st.tuples(st.just("softmax")), st.tuples(st.just("logistic")),
+    st.tuples(st.just("conv"), st.integers(1, 20)), st.tuples(st.just("mean")), st.tuples(st.just("rescale")),
+    st.tuples(st.just("image")), st.tuples(st.just("vector")), st.tuples(st.just("join"), st.integers(1, 20)),
+    st.tuples(st.just("add")))
+
+
+def _grow(net: Net, layer: tuple[object, ...]) -> None:
+    """Add a layer to what there is, whatever its shape is."""
+    b, shape = net.b, net.b.shape(net.x)
+    count = int(np.prod(shape))
+    name, number = str(layer[0]), int(str(layer[1])) if len(layer) > 1 else 0
+    flat = len(shape) == 2
+    if name in ("softmax", "vector") and not flat:
+        net.x = b.reshape(net.x, (1, count))
+    if name in ("conv", "mean", "image") and (flat or name == "image"):
+        height = next(n for n in (6, 4, 3, 2, 1) if count % n == 0)
+        net.x = b.reshape(net.x, (1, height, 1, count // height))
+    if name == "dense":
+        net.dense(number)
+    elif name == "softmax":
+        net.softmax()
+    elif name == "logistic":
+        net.logistic()
+    elif name == "conv":
+        net.conv(number, 1)
+    elif name == "mean":
+        net.mean(keep=False)
+    elif name == "rescale":
+        net.rescale(0.07)
+    elif name == "join":
+        before = net.x
+        other = net.dense(number).x
+        whole = before if flat else b.reshape(before, (1, count))
+        net.x = b.concatenation([other, whole], scale=0.1, zero_point=net.zero)
+    elif name == "add":
+        before = net.x
+        net.x = b.add(net.rescale(0.03).x, before, scale=0.1, zero_point=net.zero)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from([(1, 1, 40), (1, 1, 7), (5, 6, 4), (3, 3, 5), (1, 1, 200)]), st.lists(LAYERS, min_size=1, max_size=5),
+       st.booleans(), st.integers(0, 99))
+def test_random_networks(shape: tuple[int, int, int], layers: list[tuple[object, ...]], int8: bool, seed: int) -> None:
+    net = Net(shape, TensorType.INT8 if int8 else TensorType.UINT8, seed=seed)
+    outputs = []
+    for layer in layers:
+        _grow(net, layer)
+        outputs.append(net.x)
+    compiled = check(net.finish(outputs[-2:] if seed % 2 else outputs[-1:]))
+    assert compiled.on_cpu == 0
+
+
+def test_a_softmax_of_many_pixels_stays_on_the_cpu() -> None:
+    compiled = compile_model(Net((4, 4, 5)).conv(4).softmax().model())
+    (reason,) = [v.reason for v in compiled.mapped.verdicts if v.reason]
+    assert "more than one vector" in reason
