@@ -257,7 +257,7 @@ def _partial_walk(blocks: WideBlocks, nest: Nest) -> Values:
         dims = [(n, 0) for n in (nest.steps, nest.pixels, nest.chunks, nest.groups)]
         dims[1] = (nest.pixels, 4)
         return walk("partial", 4 * blocks.partial, [d for d in dims if d[0] > 1], total_dims=8)
-    level = int(nest.steps > 1) + int(nest.chunks > 1)
+    level = nest.group_level if nest.chunks > 1 else int(nest.steps > 1)
     base = 4 * blocks.partial if nest.chunks > 1 else 0
     return walk("partial", base, nest.zeros(), total_dims=8, level=level, slot=4)
 

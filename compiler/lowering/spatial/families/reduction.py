@@ -133,7 +133,7 @@ def _objection(graph: Graph, op: Operator) -> Verdict | None:
         return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")
     reduced, extent = _axes(graph, op), list(extent_of(x))
     whole = {a for a in (_ROWS, _COLUMNS) if extent[a] > 1}
-    if not reduced or min(reduced) < 0 or (len(reduced) > 1 and reduced != whole):
+    if (not reduced and whole) or min(reduced, default=0) < 0 or (len(reduced) > 1 and reduced != whole):
         return refusal(op, f"reduces {x.name} of shape {list(x.shape)} along {axes.array().reshape(-1).tolist()}; rows, "
                            "columns, both of them, or channels are generated.", "Reduce in several steps.")
     if reduced == {_CHANNELS} and (op.name == "REDUCE_MAX" or extent[_CHANNELS] % 4):
