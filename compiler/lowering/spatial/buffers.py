@@ -8,10 +8,13 @@ parameters lie below.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from compiler.facts import WIDE_ROWS
+
+_PROMOTIONS = 6
+"""How often what found no room is put in front."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,43 @@ class NarrowMemory:
         self._taken.append((at, buffer))
         return at
 
-    def place_all(self, buffers: Mapping[int, Lifetime]) -> dict[int, int]:
-        """Place what the fullest step needs first, the largest of it at the bottom; then the next step."""
-        return {key: self.place(buffers[key]) for key in _by_fullness(buffers)}
+    def place_all(self, buffers: Mapping[int, Lifetime], limit: int) -> dict[int, int]:
+        """Place what the fullest step needs first, the largest of it at the bottom; then the next step.
+
+        Where something ends beyond ``limit`` so, other orders are tried; the first stays when none helps.
+        """
+        before = list(self._taken)
+        for order in _orders(buffers, limit, before):
+            addresses = self._in_order(buffers, order, before)
+            if _end(addresses, buffers) <= limit:
+                return addresses
+        return self._in_order(buffers, _by_fullness(buffers), before)
+
+    def _in_order(self, buffers: Mapping[int, Lifetime], order: Sequence[int], before: Sequence[tuple[int, Lifetime]],
+                  ) -> dict[int, int]:
+        self._taken = list(before)
+        return {key: self.place(buffers[key]) for key in order}
 
     @property
     def used(self) -> int:
         """Bytes in use at most."""
         return max((start + buffer.size for start, buffer in self._taken), default=0)
+
+
+def _end(addresses: Mapping[int, int], buffers: Mapping[int, Lifetime]) -> int:
+    return max((at + buffers[key].size for key, at in addresses.items()), default=0)
+
+
+def _orders(buffers: Mapping[int, Lifetime], limit: int, before: Sequence[tuple[int, Lifetime]]) -> Iterator[list[int]]:
+    """Yield the official order, that of sizes, and both with what did not find room in front."""
+    for order in (_by_fullness(buffers), sorted(buffers, key=lambda k: -buffers[k].size)):
+        yield order
+        for _ in range(_PROMOTIONS):
+            memory = NarrowMemory()
+            memory._taken = list(before)
+            beyond = [key for key in order if memory.place(buffers[key]) + buffers[key].size > limit]
+            order = [*beyond, *(key for key in order if key not in beyond)]
+            yield order
 
 
 def _by_fullness(buffers: Mapping[int, Lifetime]) -> list[int]:

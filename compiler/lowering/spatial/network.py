@@ -14,6 +14,7 @@ from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.spatial.fitting import in_bands, largest_input
 from compiler.lowering.spatial.gathering import Gather
 from compiler.lowering.spatial.layer import Layer, Stored
+from compiler.lowering.spatial.planning import StripPlanner
 from compiler.lowering.spatial.program import Memory, Port, place, spatial_program
 from compiler.lowering.spatial.reading import NetworkReader
 from compiler.mapping import Subgraph
@@ -63,7 +64,9 @@ class Network:
         memory = place(self.network)
         if memory.used <= NARROW_BYTES:
             return memory
-        layer = max(self.network.layers, key=self._bytes_at)
+        stuck = StripPlanner(self.network.problem).stuck(NARROW_BYTES)
+        layers = self.network.layers
+        layer = max(layers, key=self._bytes_at) if stuck is None else layers[stuck]
         op = self.reader.operators[layer.name]
         if isinstance(layer, Gather):
             names = ", ".join(self.network.activations[t].name for t in layer.sources)

@@ -103,6 +103,25 @@ class StripPlanner:
 
     def choose(self, budget: int) -> tuple[Strip, ...] | None:
         """Cut the network so that no step needs more than ``budget`` bytes of narrow memory; None when there is no way."""
+        best = self._cheapest_ways(budget)
+        strips: list[Strip] = []
+        at = len(best) - 1
+        while at:
+            strip = best[at][1]
+            if strip is None:
+                return None
+            strips.append(strip)
+            at = strip.first
+        return tuple(reversed(strips))
+
+    def stuck(self, budget: int) -> int | None:
+        """Return the number of the first layer that no way reaches the end of; None when there is a way."""
+        best = self._cheapest_ways(budget)
+        reached = max(i for i, (cost, _) in enumerate(best) if cost < float("inf"))
+        return reached if reached < len(best) - 1 else None
+
+    def _cheapest_ways(self, budget: int) -> list[tuple[float, Strip | None]]:
+        """Cost of all layers before each one, and the last strip of them."""
         works, count = self.problem.works, len(self.problem.readings)
         crowded = [self._fits(Strip(i, i + 1), budget) is None for i in range(count)]
         best: list[tuple[float, Strip | None]] = [(0, None)] + [(float("inf"), None)] * count
@@ -118,15 +137,7 @@ class StripPlanner:
                 found = self._cheapest(first, stop, budget)
                 if found is not None and so_far + found[0] < best[stop][0]:
                     best[stop] = (so_far + found[0], found[1])
-        strips: list[Strip] = []
-        at = count
-        while at:
-            strip = best[at][1]
-            if strip is None:
-                return None
-            strips.append(strip)
-            at = strip.first
-        return tuple(reversed(strips))
+        return best
 
     def _cheapest(self, first: int, stop: int, budget: int) -> tuple[float, Strip] | None:
         """Return the cost of layers in the fewest bands that fit; None when no number of bands does."""

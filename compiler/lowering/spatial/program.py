@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from compiler.facts import TILES, WIDE_ROW_BYTES, WIDE_ROWS
+from compiler.facts import NARROW_BYTES, TILES, WIDE_ROW_BYTES, WIDE_ROWS
 from compiler.lowering.builder import Program
 from compiler.lowering.dense import (
     RECEIVE_ROW,
@@ -160,7 +160,7 @@ def place(network: SpatialNetwork) -> Memory:
     lives, owner = _lifetimes(network)
     memory = NarrowMemory()
     behind = _entering(network)
-    addresses = memory.place_all({t: life for t, life in lives.items() if t not in behind})
+    addresses = memory.place_all({t: life for t, life in lives.items() if t not in behind}, NARROW_BYTES)
     for t, floor in behind.items():
         addresses[t] = memory.place(lives[t], floor)
     placed = {t: replace(a, address=addresses[owner[t]]) for t, a in network.activations.items()}

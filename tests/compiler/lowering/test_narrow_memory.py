@@ -1,0 +1,36 @@
+"""Addresses in narrow memory: the official order first, other orders where it leaves no room."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compiler.lowering.spatial.buffers import Lifetime, NarrowMemory
+
+LIVES = st.builds(lambda size, first, length: Lifetime(4 * size, first, first + length),
+                  st.integers(1, 60), st.integers(0, 8), st.integers(0, 4))
+
+
+@given(st.lists(LIVES, min_size=1, max_size=12), st.integers(0, 400))
+def test_buffers_needed_at_once_never_overlap(lives: list[Lifetime], limit: int) -> None:
+    buffers = dict(enumerate(lives))
+    addresses = NarrowMemory().place_all(buffers, limit)
+    for i, a in buffers.items():
+        for j, b in buffers.items():
+            if i < j and a.overlaps(b):
+                assert addresses[i] + a.size <= addresses[j] or addresses[j] + b.size <= addresses[i]
+
+
+def test_a_result_of_a_depthwise_convolution_lies_behind_what_lives_through_it() -> None:
+    buffers = {0: Lifetime(640, 0, 4), 1: Lifetime(15360, 1, 2), 2: Lifetime(3840, 2, 3, late=True), 3: Lifetime(640, 3, 5),
+               5: Lifetime(15360, 5, 6)}
+    assert NarrowMemory().place_all(buffers, 196608) == {0: 15360, 1: 0, 2: 16000, 3: 19840, 5: 0}
+
+
+def test_other_orders_are_tried_only_where_the_official_one_leaves_no_room() -> None:
+    buffers = {0: Lifetime(8, 0, 1), 1: Lifetime(12, 3, 3), 3: Lifetime(4, 1, 2), 4: Lifetime(4, 0, 2), 5: Lifetime(4, 2, 3)}
+    ends = {limit: _end(buffers, limit) for limit in (16, 20)}
+    assert ends == {16: 16, 20: 20}
+
+
+def _end(buffers: dict[int, Lifetime], limit: int) -> int:
+    addresses = NarrowMemory().place_all(buffers, limit)
+    return max(addresses[i] + b.size for i, b in buffers.items())
