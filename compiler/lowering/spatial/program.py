@@ -289,7 +289,7 @@ def spatial_program(network: SpatialNetwork, memory: Memory, pieces: Mapping[str
 def _emit_input(emission: Emission, memory: Memory, number: int, port: Port) -> None:
     target = memory.activations[number]
     if target.is_vector:
-        emit_vector_input(emission.b, target.image.channels, port.name, port.size, target.address)
+        emit_vector_input(emission.b, target.image.channels, port.name, port.size, target.own_address(0))
         emission.before = Leaves.NOTHING
     else:
         emit_infeed(emission.b, memory.infeeds[number], target, port.name, port.size)

@@ -102,6 +102,7 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "heads, whole words": lambda: reshaped(Net((4, 4, 12)).conv(12, 1), (1, 48, 4)),
     "elements apart": lambda: reshaped(Net((5, 5, 12)).depthwise(), (1, 100, 3)),
     "other rows and columns": lambda: reshaped(reshaped(Net((5, 5, 12)).conv(24), (1, 10, 60)), (1, 25, 2, 12)).conv(4),
+    "a single pixel": lambda: transposed((1, 1, 4), 6, (3, 3), (2, 2)),
     "joined rows": lambda: joined(Net((5, 6, 8)), (6, 6), 1).conv(8),
     "joined columns": lambda: joined(Net((5, 3, 8)), (6, 6, 6), 2),
     "joined, four bytes of a word": lambda: joined(Net((9, 9, 8)), (1, 1, 1, 2)),
