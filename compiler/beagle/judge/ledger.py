@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from compiler.beagle.judge.accesses import Access, Memory
+from compiler.beagle.judge.accesses import Access, Memory, accesses
 from compiler.beagle.simulator.task import TileTask
 from compiler.beagle.simulator.tensor import TensorOp
 from compiler.facts import TILES
@@ -63,15 +63,16 @@ class Displacement:
 
 @dataclass
 class _Page:
-    """One memory of all tiles: last writers, and whether anybody has read since."""
+    """One memory of all tiles: last writers, when they wrote, and whether anybody has read since."""
 
     writer: npt.NDArray[np.int32]
+    time: npt.NDArray[np.int32]
     unread: Flags
 
     @classmethod
     def empty(cls, memory: Memory) -> _Page:
         shape = (TILES, memory.units + 2 * _EDGE)
-        return cls(np.zeros(shape, np.int32), np.zeros(shape, bool))
+        return cls(np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, bool))
 
 
 @dataclass
@@ -128,6 +129,7 @@ class Ledger:
         self._pages = {memory: _Page.empty(memory) for memory in Memory}
         if before is not None:
             self._pages[Memory.WIDE].writer[:, _EDGE:-_EDGE][before] = _BEFORE
+        self._writes = 0
         self._tasks: list[TileTask] = []
         self._numbers: dict[int, int] = {}
         self._readings: dict[tuple[int, Memory], _Reading] = {}
@@ -184,7 +186,12 @@ class Ledger:
         for direction in (_UP, _DOWN):
             near, far = page.writer[rows, units - direction], page.writer[rows, units - 2 * direction]
             reading.inside[direction][rows, units] = (near == writers) & (far != writers)
-            at = np.nonzero((near > writers) & (near != number))
+            # Of two instructions the later one in the program is the newer; rows of a staging area are
+            # written while earlier transfers still go on, so there it must have written later, too.
+            newer = (near > writers) & (near != number)
+            if access.memory is Memory.WIDE:
+                newer &= page.time[rows, units - direction] > page.time[rows, units]
+            at = np.nonzero(newer)
             owners = near[at]
             for owner in np.unique(owners).tolist():
                 i, j = (index[owners == owner] for index in at)
@@ -198,7 +205,9 @@ class Ledger:
         rows = np.asarray(tiles)[:, None]
         writers = page.writer[rows, units]
         self._lose(access.memory, writers, page.unread[rows, units] & (writers != number), np.asarray(tiles), units)
+        self._writes += 1
         page.writer[rows, units] = number
+        page.time[rows, units] = self._writes
         page.unread[rows, units] = True
         self._writings[number, access.memory].pieces.append((tiles, units))
 
@@ -293,9 +302,17 @@ class Ledger:
             written = np.concatenate([u for t, u in writing.pieces if tile in t])
             alone = ~np.isin(units[here] - direction, written)
             lone = alone & ((memory is Memory.WIDE) | consumed[here])
+            if lone.any():
+                # Who reads the neighbour too, sooner or later, is not beside what it should read.
+                lone &= ~np.isin(units[here], self._units_read(reader, memory))
             for unit in units[here][lone | (~alone & (reader in readers))].tolist():
                 found[unit] = reader
         return found
+
+    def _units_read(self, reader: int, memory: Memory) -> Ints:
+        task = self._tasks[reader - 1]
+        return np.concatenate([access.units + _EDGE for access in accesses(task, 0, task.size)
+                               if access.memory is memory and not access.writes])
 
 
 def _unused_ends(written: Flags, dead: Flags, strangers: dict[int, int], direction: int) -> tuple[int, int] | None:
