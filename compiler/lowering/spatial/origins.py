@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from compiler.graph import Graph, Operator
 from compiler.lowering.spatial.context import extent_of
-from compiler.lowering.spatial.geometry import Window
+from compiler.lowering.spatial.geometry import EVERY, IDENTITY, Window
 
 Origins = npt.NDArray[np.int64]
 """Shape (rows, columns, channels): the number of the element in the operand, or -1 for padding."""
@@ -144,7 +144,10 @@ def window_of(places: Sequence[int], length: int) -> Window | None:
     window = Window(1, stride, first * stride - places[first])
     read = [i * stride - window.before for i in range(len(places))]
     agrees = all(p == r if p != PADDING else not 0 <= r < length for p, r in zip(places, read, strict=True))
-    return window if agrees and stride >= 0 else None
+    if not agrees or stride < 0:
+        return None
+    # Rows keep their numbers, but lie on other tiles where there are more or fewer of them.
+    return EVERY if window == IDENTITY and len(places) != length else window
 
 
 __all__ = ["PADDING", "SAME_ORDER", "Origins", "missing_constant", "operand_of", "origins_of", "separated", "window_of"]
