@@ -89,6 +89,8 @@ class Layer(ABC):
         The result may take over the memory of an operand.
     early_constants:
         What it builds in narrow memory is written while the layer before still computes.
+    spacious:
+        What it builds in narrow memory is as large as activations, and finds its place among them.
     leaves:
         What it leaves behind for a layer that collects a vector.
     """
@@ -100,6 +102,7 @@ class Layer(ABC):
     moves: ClassVar[bool] = False
     takes_over: ClassVar[bool] = False
     early_constants: ClassVar[bool] = False
+    spacious: ClassVar[bool] = False
     leaves: ClassVar[Leaves] = Leaves.IMAGE
 
     @property

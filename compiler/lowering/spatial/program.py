@@ -160,14 +160,19 @@ def place(network: SpatialNetwork) -> Memory:
     lives, owner = _lifetimes(network)
     memory = NarrowMemory()
     behind = _entering(network)
-    addresses = memory.place_all({t: life for t, life in lives.items() if t not in behind}, NARROW_BYTES)
+    # What a layer needs for its steps in between competes with activations; numbers below zero are those of layers.
+    spacious = {-1 - i: Lifetime(layer.constant_bytes(network.scenes_of(layer)), i + 1, i + 1)
+                for i, layer in enumerate(network.layers) if layer.spacious}
+    addresses = memory.place_all({t: life for t, life in lives.items() if t not in behind} | spacious, NARROW_BYTES)
     for t, floor in behind.items():
         addresses[t] = memory.place(lives[t], floor)
     placed = {t: replace(a, address=addresses[owner[t]]) for t, a in network.activations.items()}
     infeeds = {t: place_infeed(network.activations[t].image, memory) for t in network.inputs
                if not network.activations[t].is_vector}
-    constants = {}
+    constants = {network.layers[-1 - t].name: addresses[t] for t in spacious}
     for i, layer in enumerate(network.layers):
+        if layer.spacious:
+            continue
         size = layer.constant_bytes(network.scenes_of(layer))
         if size:
             constants[layer.name] = memory.place(Lifetime(size, i if layer.early_constants else i + 1, i + 1))

@@ -34,6 +34,7 @@ class Softmax(Layer):
     target: int
 
     banded: ClassVar[bool] = False
+    spacious: ClassVar[bool] = True
     leaves: ClassVar[Leaves] = Leaves.VECTOR
 
     @property
