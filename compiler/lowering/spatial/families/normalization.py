@@ -176,15 +176,13 @@ def _read(context: Context, op: Operator) -> Layer:
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Images of up to 4 channels, or a multiple of 4; results in steps of 1/128."""
+    """Up to 4 channels, or a multiple of 4; results in steps of 1/128."""
     x, y = graph.tensors[op.inputs[0]], graph.output(op)
     if x.quantization is None or y.quantization is None or x.type is not y.type:
         return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")
     if quantization(y).scale != _SCALE:
         return refusal(op, f"its result {y.name} has scale {quantization(y).scale}; the chip gives steps of 1/128.",
                        "Convert with the fixed output range of L2_NORMALIZATION.")
-    if len(x.shape) != 4:
-        return refusal(op, f"its input {x.name} has shape {list(x.shape)}; only images are generated.")
     if x.shape[-1] > 4 and x.shape[-1] % 4:
         return refusal(op, f"its input {x.name} has {x.shape[-1]} channels; up to 4, or a multiple of 4, are generated.",
                        "Make the number of channels a multiple of 4.")

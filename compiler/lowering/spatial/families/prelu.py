@@ -34,15 +34,13 @@ def _read(context: Context, op: Operator) -> Layer:
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Images; one slope, or one per channel, none below zero."""
+    """One slope, or one per channel, none below zero."""
     x, slopes = (graph.tensors[t] for t in op.inputs)
     y = graph.output(op)
     if not slopes.is_constant:
         return Verdict(Status.NOT_CONSTANT, f"{op.title}: its slopes must be constants.", "Freeze the model first.")
     if any(t.quantization is None for t in (x, slopes, y)) or x.type is not y.type or slopes.type is not y.type:
         return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")
-    if x.shape != y.shape or len(y.shape) != 4:
-        return refusal(op, f"works on {x.name} of shape {list(x.shape)}; only images are generated.")
     if slopes.elements not in (1, y.shape[-1]) or slopes.shape[-1] != slopes.elements:
         return refusal(op, f"its slopes {slopes.name} have shape {list(slopes.shape)}; one slope, or one per channel, is "
                            "generated.", "Share the slopes between rows and columns.")
