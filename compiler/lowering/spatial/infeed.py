@@ -99,6 +99,20 @@ def lines_of(image: Image) -> int:
     return -(-image.width * image.channels * rows_together(image) // WIDE_ROW_BYTES)
 
 
+def straddles(image: Image) -> bool:
+    """Tell whether what a tile owns of narrow rows goes beyond the words of a slot, as it begins within a word."""
+    row, limit = image.width * image.channels, image.width * image.channels * rows_together(image)
+    for tile in range(TILES):
+        rows, columns = image.own(tile)
+        if not len(rows) or not len(columns):
+            continue
+        skew = (rows.start * row % 8 + columns.start * image.channels) % 4
+        together = min(len(rows), rows_together(image))
+        if skew + (together - 1) * row + len(columns) * image.channels > limit:
+            return True
+    return False
+
+
 def wide_rows(image: Image) -> tuple[int, int]:
     """First wide rows of identity matrix and staging lines."""
     identity, staging = stack_wide([2 if image.channels % 4 else 1, 2 * lines_of(image)])

@@ -6,6 +6,8 @@ from compiler.facts import TILES
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import zero_point
 from compiler.lowering.dense import input_words
+from compiler.lowering.lowered import refusal
+from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.spatial.bands import align_operands, hull
 from compiler.lowering.spatial.context import Context, is_flat, same_bytes
 from compiler.lowering.spatial.families import FAMILIES
@@ -19,6 +21,7 @@ from compiler.lowering.spatial.geometry import (
     passed_on,
     reaches_out,
 )
+from compiler.lowering.spatial.infeed import straddles
 from compiler.lowering.spatial.layer import Layer
 from compiler.lowering.spatial.program import SpatialNetwork
 from compiler.mapping import Subgraph
@@ -58,6 +61,8 @@ class NetworkReader:
         layers: list[Layer] = []
         for index in self.subgraph.operators:
             layers += self._layers_of(self.graph.operators[index])
+        for t in self.subgraph.inputs:
+            self._check_rows(self.graph.tensors[t])
         outputs = {t: self._leaving(t) for t in self.subgraph.outputs}
         layers += self._drain(self.graph.operators[self.subgraph.operators[-1]])
         titles = {name: op.title for name, op in self.operators.items()}
@@ -73,6 +78,15 @@ class NetworkReader:
         """Note how an input lies on the tiles."""
         if is_flat(x):
             self.context.lie(x.index, input_words(x.elements))
+
+    def _check_rows(self, x: Tensor) -> None:
+        """Refuse images so narrow that a tile's rows begin and end within words."""
+        image = self.context.image(x.index)
+        if image.height * image.width > 1 and straddles(image):
+            op = self.context.members(x.index)[0]
+            raise LoweringRefusal(op.index, refusal(
+                op, f"its input {x.name} has rows of {image.width * image.channels} bytes, which tiles would begin within a "
+                "word of four.", "Use wider images, or four channels."))
 
     def _layers_of(self, op: Operator) -> list[Layer]:
         if same_bytes(self.graph, op):

@@ -142,6 +142,12 @@ def test_an_operand_may_be_joined_twice() -> None:
     check(net.at(net.b.concatenation([first, net.conv(8).x, first], axis=1, scale=0.9, zero_point=3)).model())
 
 
+def test_rows_that_begin_within_a_word_on_a_tile_stay_on_the_cpu() -> None:
+    compiled = compile_model(Net((11, 1, 2)).conv(2, 1).model())
+    assert compiled.on_cpu == 1
+    assert "rows of 2 bytes" in next(v.reason for v in compiled.mapped.verdicts if v.reason)
+
+
 def test_resizes_between_the_steps_of_the_unit_stay_on_the_cpu() -> None:
     net = Net((13, 13, 8)).conv(8)
     compiled = compile_model(net.at(net.b.resize_bilinear(net.x, 26, 26, align_corners=True)).model())
