@@ -57,7 +57,7 @@ class Gather(Layer):
             places += [start + place for _, place in parts]
             start += sum(s.words for s, _ in parts)
         receivers = sum(target.pixels(t) > 0 for t in range(TILES))
-        gather(emission.b, slices, receivers, target.address // 4, places)
+        gather(emission.b, slices, receivers, target.own_address(0) // 4, places)
         emission.settled()
 
 

@@ -86,8 +86,8 @@ class Dense(Layer):
         p = layer.parameters
         lines = round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES) // PARAMETER_LINE_BYTES
         first = books.first_line(self.name, lines) if layer.streamed else 0
-        books.streamed_lines = emit_dense(emission.b, layer, activations[self.source].address,
-                                          activations[self.target].address, books.streamed_lines, first)
+        books.streamed_lines = emit_dense(emission.b, layer, activations[self.source].own_address(0),
+                                          activations[self.target].own_address(0), books.streamed_lines, first)
         emission.settled()
 
 

@@ -75,12 +75,12 @@ class Reshape(Layer):
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Drop padding and pick."""
         emission.begin_vector()
-        b, target, source = emission.b, activations[self.target], activations[self.source].address
+        b, target, source = emission.b, activations[self.target], activations[self.source].own_address(0)
         owners = [t for t in range(TILES) if target.pixels(t)]
         constants = emission.constants[self.name]
         build_identity(b, constants)
         if self._padded:
-            flat = target.address if target.is_vector else constants + 4 * CONSTANT_WORDS
+            flat = target.own_address(0) if target.is_vector else constants + 4 * CONSTANT_WORDS
             for fields in self._without_padding(source, flat):
                 b.tile("tensor_op", sum(1 << t for t in owners), fields)
             b.tile_fence()

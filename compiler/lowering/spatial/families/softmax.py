@@ -65,8 +65,8 @@ class Softmax(Layer):
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Emit all steps."""
         rows = tuple(emission.pieces[s.tensor.name][0].row for s in self.parameters)
-        emit_softmax(emission.b, replace(self.layer, rows=rows), activations[self.source].address,
-                     emission.constants[self.name], activations[self.target].address)
+        emit_softmax(emission.b, replace(self.layer, rows=rows), activations[self.source].own_address(0),
+                     emission.constants[self.name], activations[self.target].own_address(0))
         emission.settled()
 
 
