@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from compiler.graph import Graph, Model, TensorType, parse_model, serialize_model
 from compiler.graph.build import GraphBuilder
+from compiler.lowering.spatial import fitting
+from compiler.lowering.spatial import network as image_network
 
 EVERYTHING = bool(os.environ.get("ETPU_TEST_EVERYTHING"))
 """Long lists of cases run as a whole; otherwise a part of them."""
@@ -67,3 +70,9 @@ def random_inputs(graph: Graph, seed: int = 0) -> list[npt.NDArray[Any]]:
         info = np.iinfo(dtype)
         values.append(rng.integers(info.min, info.max, tensor.shape, dtype, endpoint=True))
     return values
+
+
+def little_memory(patch: pytest.MonkeyPatch, limit: int) -> None:
+    """Pretend that tiles have only so many bytes of narrow memory."""
+    for module in (fitting, image_network):
+        patch.setattr(module, "NARROW_BYTES", limit)

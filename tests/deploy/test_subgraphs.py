@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from small_networks import Layers, random_inputs
+from small_networks import Layers, little_memory, random_inputs
 
 from compiler.beagle.judge import try_executables
 from compiler.beagle.reference import evaluate
 from compiler.compile import CompileOptions, compile_model, compile_models
 from compiler.facts import CUSTOM_OPERATOR
 from compiler.graph import Model, parse_model
-from compiler.lowering.spatial import network as image_network
 from compiler.mapping import Status
 from compiler.package import encode_input
 from compiler.package.container import packages_of
@@ -98,7 +97,7 @@ def test_without_the_option_only_the_first_part_is_mapped() -> None:
 
 def test_refusal_in_a_later_part_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator that only code generation can refuse lies in the second part; the rest stays on the Edge TPU."""
-    monkeypatch.setattr(image_network, "NARROW_BYTES", 4000)
+    little_memory(monkeypatch, 4000)
     net = Layers(3)
     x = net.cpu(net.conv(net.input(12, 12, 8), 16))
     refused = net.conv(x, 4096, 1)  # a single row of a tile takes more memory

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from networks import Net, check, run
+from small_networks import little_memory
 
 from compiler.compile import compile_model
 from compiler.errors import ActivationsTooLargeError
 from compiler.graph import Model, TensorType, parse_model, read_model, serialize_model
-from compiler.lowering.spatial import fitting
-from compiler.lowering.spatial import network as image_network
 from compiler.lowering.spatial.bands import Strip
 from compiler.lowering.spatial.program import SpatialNetwork
 from compiler.package.container import packages_of
@@ -227,8 +226,7 @@ def strips(monkeypatch: pytest.MonkeyPatch) -> list[Strip]:
 @pytest.mark.parametrize("name", IN_BANDS)
 def test_bands_give_the_same_values(name: str, monkeypatch: pytest.MonkeyPatch, strips: list[Strip]) -> None:
     net, limit = IN_BANDS[name]
-    for module in (fitting, image_network):
-        monkeypatch.setattr(module, "NARROW_BYTES", limit)
+    little_memory(monkeypatch, limit)
     compiled = check(net().model(), judge=name in ("two strides", "residual", "max pool"))
     assert strips
     ((_, package),) = packages_of(parse_model(compiled.data))
@@ -237,8 +235,7 @@ def test_bands_give_the_same_values(name: str, monkeypatch: pytest.MonkeyPatch, 
 
 def test_any_order_of_engines_in_bands(monkeypatch: pytest.MonkeyPatch, strips: list[Strip]) -> None:
     net, limit = IN_BANDS["expansion"]
-    for module in (fitting, image_network):
-        monkeypatch.setattr(module, "NARROW_BYTES", limit)
+    little_memory(monkeypatch, limit)
     check(net().model(), seeds=(1, 2, 3))
     assert strips
 
@@ -252,8 +249,7 @@ def test_random_networks_on_little_memory(shape: tuple[int, int, int], layers: l
     """What compiles keeps the limit and computes the right values; what does not says why and stays on the CPU."""
     model = build(shape, layers, TensorType.INT8, True, seed)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (fitting, image_network):
-            patch.setattr(module, "NARROW_BYTES", limit)
+        little_memory(patch, limit)
         try:
             compiled = compile_model(model)
         except ActivationsTooLargeError:
@@ -265,8 +261,7 @@ def test_random_networks_on_little_memory(shape: tuple[int, int, int], layers: l
 
 
 def test_parameters_of_bands_are_streamed_for_each(monkeypatch: pytest.MonkeyPatch, strips: list[Strip]) -> None:
-    for module in (fitting, image_network):
-        monkeypatch.setattr(module, "NARROW_BYTES", 40000)
+    little_memory(monkeypatch, 40000)
     compiled = check(Net((16, 16, 8)).conv(2048, 1).conv(2048, 1).conv(2048, 1).conv(8, 1).model())
     assert strips
     assert compiled.off_chip

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 from networks import Net, check
+from small_networks import little_memory
 
 from compiler.compile import compile_model
 from compiler.graph import TensorType, parse_model
-from compiler.lowering.spatial import network as image_network
 from compiler.package.container import packages_of
 
 Build = Callable[[Callable[[tuple[int, int, int]], Net]], Net]
@@ -93,7 +93,7 @@ IN_BANDS: dict[str, tuple[Callable[[], Net], int]] = {
 @pytest.mark.parametrize("name", IN_BANDS)
 def test_bands_give_the_same_values(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net, limit = IN_BANDS[name]
-    monkeypatch.setattr(image_network, "NARROW_BYTES", limit)
+    little_memory(monkeypatch, limit)
     compiled = check(net().model(), judge=name == "product")
     ((_, package),) = packages_of(parse_model(compiled.data))
     assert package.execution.used_narrow_bytes <= limit
