@@ -10,7 +10,7 @@ from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import TILES
 from compiler.lowering.builder import LAYER_COUNTERS, ProgramBuilder
 from compiler.lowering.spatial.books import Books
-from compiler.lowering.spatial.gather import emit_gather
+from compiler.lowering.spatial.far_pixels import emit_gather
 from compiler.lowering.spatial.geometry import Activation
 from compiler.lowering.spatial.halo import Readiness, emit_halo, too_far
 from compiler.memory.plan import Piece

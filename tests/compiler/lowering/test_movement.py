@@ -14,7 +14,7 @@ from compiler.compile import compile_model
 from compiler.facts import TILES
 from compiler.graph.build import GraphBuilder
 from compiler.lowering.spatial.families.move import transfers
-from compiler.lowering.spatial.gather import Stretch, beyond, parcels
+from compiler.lowering.spatial.far_pixels import Stretch, beyond, parcels
 from compiler.lowering.spatial.geometry import NOWHERE, Activation, Image, Window, needed_by
 
 

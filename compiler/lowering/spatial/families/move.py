@@ -21,7 +21,7 @@ from compiler.graph import Tensor
 from compiler.lowering.builder import LAYER_COUNTERS
 from compiler.lowering.dense import SEND_ROW
 from compiler.lowering.spatial.emission import Emission
-from compiler.lowering.spatial.gather import Stretch, Transfer, send
+from compiler.lowering.spatial.far_pixels import Stretch, Transfer, send
 from compiler.lowering.spatial.geometry import Activation, Image, many
 from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.lowering.spatial.origins import PADDING, Origins
