@@ -1,6 +1,6 @@
 """Bad programs end with a named error, within a budget of steps and memory.
 
-``ETPU_FUZZ_SECONDS`` sets how long it goes on (20 by default), ``ETPU_FUZZ_SEED`` where it begins. With
+``ETPU_FUZZ_SECONDS`` sets how long it goes on (30 by default), ``ETPU_FUZZ_SEED`` where it begins. With
 the corpus of officially compiled models at hand, some of its programs are spoiled, too.
 """
 
@@ -28,7 +28,7 @@ from compiler.graph import parse_model, read_model
 from compiler.package import Executable
 from compiler.package.container import packages_of
 
-SECONDS = float(os.environ.get("ETPU_FUZZ_SECONDS", "20"))
+SECONDS = float(os.environ.get("ETPU_FUZZ_SECONDS", "30"))
 SEED = int(os.environ.get("ETPU_FUZZ_SEED", "1"))
 WORK = 1 << 22
 """Positions that a run may take here; those of the whole programs are below 2**20."""
