@@ -154,7 +154,7 @@ def _zeros_and_ones(weights: Bytes) -> DenseParameters:
 
 
 def _flattened(graph: Graph, op: Operator) -> Bytes | None:
-    """Weights of a dense layer on an image, in the order in which the tiles send its pixels."""
+    """Weights of a dense layer on an image, with the channels that fill up words."""
     source = op.inputs[0]
     while is_flat(graph.tensors[source]) and source in graph.producers and _is_free(graph, graph.producers[source]):
         source = graph.producers[source].inputs[0]

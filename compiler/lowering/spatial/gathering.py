@@ -96,17 +96,8 @@ def _append(parts: list[tuple[Slice, int]], part: Slice, place: int) -> None:
     parts.append((part, place))
 
 
-def tile_order(image: Image) -> list[int]:
-    """Return pixel numbers (row by row) in the order in which the tiles send them."""
-    order = []
-    for tile in range(TILES):
-        rows, columns = image.own(tile)
-        order += [y * image.width + x for y in range(rows.start, rows.stop) for x in range(columns.start, columns.stop)]
-    return order
-
-
 def flattened_weights(weights: Bytes, image: Image, zero_point: int) -> Bytes:
-    """Put the columns of a dense layer on a flattened image into the order of the gathered pixels.
+    """Give the columns of a dense layer on a flattened image the channels that fill up the words of gathered pixels.
 
     Parameters
     ----------
@@ -116,7 +107,7 @@ def flattened_weights(weights: Bytes, image: Image, zero_point: int) -> Bytes:
         Weight of padded channels.
     """
     outputs = len(weights)
-    pixels = weights.reshape(outputs, -1, image.channels)[:, tile_order(image)]
+    pixels = weights.reshape(outputs, -1, image.channels)
     padded = np.full((*pixels.shape[:2], image.padded), zero_point, np.uint8)
     padded[..., :image.channels] = pixels
     return padded.reshape(outputs, -1)

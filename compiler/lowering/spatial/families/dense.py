@@ -131,7 +131,7 @@ def read_dense(context: Context, op: Operator) -> Layer:
     if image.height * image.width > 1:
         weights = flattened_weights(unsigned_weights(w).reshape(w.shape[0], -1), image, zero_point(w))
     layer = dense_layer(context.graph, op, weights)
-    source = context.gather((context.origin(x.index),), layer.tiles)
+    source = context.gather((context.origin(x.index),), layer.tiles, in_order=weights is not None)
     context.lie(y.index, dense_words(layer))
     return Dense(op.title, layer, source, y.index)
 
