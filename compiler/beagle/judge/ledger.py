@@ -40,6 +40,8 @@ _EDGE = 2
 _BEFORE = -1
 """Writer of what earlier executables left."""
 _NOT_READ = -9
+_MOST_UNITS = 1 << 25
+"""Units that the books of writers may hold; longer programs are not followed, to bound memory."""
 _UP, _DOWN = 1, -1
 """The reader is one unit above, or below, what it should read."""
 
@@ -122,10 +124,14 @@ class Ledger:
     ----------
     unwritten:
         Something was read that nothing wrote, or only part of some unit was written: that is not followed.
+    followed:
+        False when the program was too long: then no displacements are found.
     """
 
     def __init__(self, before: Flags | None = None) -> None:
         self.unwritten = False
+        self.followed = True
+        self._kept = 0
         self._pages = {memory: _Page.empty(memory) for memory in Memory}
         if before is not None:
             self._pages[Memory.WIDE].writer[:, _EDGE:-_EDGE][before] = _BEFORE
@@ -146,6 +152,13 @@ class Ledger:
 
     def enter(self, task: TileTask, tiles: Sequence[int], touched: Sequence[Access], *, ends: bool) -> None:
         """Write down what a range of positions touched; ``ends``: the last one of these tiles."""
+        if isinstance(task, TensorOp) and np.any(task.out & 3):
+            self.unwritten = True
+        if self._kept > _MOST_UNITS:
+            self._stop_following()
+        if not self.followed:
+            self._only_written(tiles, touched)
+            return
         number = self._numbers.get(id(task))
         if number is None:
             self._tasks.append(task)
@@ -153,14 +166,30 @@ class Ledger:
         for access in sorted(touched, key=lambda access: access.writes):
             if access.units.size:
                 (self._write if access.writes else self._read)(number, tiles, access)
-        if isinstance(task, TensorOp) and np.any(task.out & 3):
-            self.unwritten = True
         if ends:
             for memory in Memory:
                 self._close(number, memory, tiles)
 
+    def _stop_following(self) -> None:
+        """Forget who wrote and read; from here on only what was written counts."""
+        self.followed, self._kept = False, 0
+        for books in (self._numbers, self._readings, self._writings, self._readers, self._tiles_of, self._shifted):
+            books.clear()
+        self._tasks.clear()
+
+    def _only_written(self, tiles: Sequence[int], touched: Sequence[Access]) -> None:
+        rows = np.asarray(tiles)[:, None]
+        for access in sorted(touched, key=lambda access: access.writes):
+            units = access.units + _EDGE
+            if access.writes:
+                self._pages[access.memory].writer[rows, units] = 1
+            else:
+                self.unwritten = self.unwritten or not self._pages[access.memory].writer[rows, units].all()
+
     def displacements(self) -> list[Displacement]:
-        """Return what seems to be one unit off, at the end of a run."""
+        """Return what seems to be one unit off, at the end of a run; nothing when it was not followed."""
+        if not self.followed:
+            return []
         self._bury()
         found = [group[0] for (number, memory, _), group in self._shifted.items()
                  if len(group) == self._tiles_of[number, memory]]
@@ -195,6 +224,7 @@ class Ledger:
             owners = near[at]
             for owner in np.unique(owners).tolist():
                 i, j = (index[owners == owner] for index in at)
+                self._kept += 3 * i.size
                 self._writings[owner, access.memory].beside[direction].append(
                     (number, rows[i, 0], units[j] - direction, consumed[i, j]))
         page.unread[rows, units] = False
@@ -210,6 +240,7 @@ class Ledger:
         page.time[rows, units] = self._writes
         page.unread[rows, units] = True
         self._writings[number, access.memory].pieces.append((tiles, units))
+        self._kept += units.size
 
     def _lose(self, memory: Memory, writers: npt.NDArray[np.int32], lost: Flags, tiles: Ints, units: Ints) -> None:
         """Note units that end unread."""
