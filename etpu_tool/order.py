@@ -40,7 +40,7 @@ def order_command(
     stickiness: Annotated[float, typer.Option(help="Probability that the next invocation is of the same model, besides "
                                                    "chance.")] = 0.0,
     bus: Annotated[str, typer.Option(help="Bus of the prediction: usb2, usb3 or pcie.")] = "",
-    seconds: Annotated[float, typer.Option(help="Time limit of the search for more than 8 models.")] = 10.0,
+    seconds: Annotated[float, typer.Option(help="Time limit of the search for more than 8 models.")] = 6.0,
     device: Annotated[str, typer.Option("--device", "-d", help="Measure the best candidates on this device.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -108,7 +108,7 @@ def test_prefixes_are_what_the_plan_says(seed: int) -> None:
 def test_twelve_models_in_ten_seconds(seed: int) -> None:
     models = candidates(12, seed, 10, dense=4)
     started = time.process_time()
-    found = best_order(models, seconds=9.0)
+    found = best_order(models)
     seconds = time.process_time() - started
     print(f"{seed}: gap {100 * found.gap:.3f} %, {seconds:.1f} s")
     assert seconds < 10
