@@ -61,6 +61,24 @@ NETWORKS: dict[str, Build] = {
 }
 
 
+def _less_largest_of_columns(net: Callable[[tuple[int, int, int]], Net]) -> Net:
+    """An image, of which the pool needs whole rows at once, minus what the pool makes."""
+    found = net((13, 12, 6))
+    image, largest = found.x, found.pool("MAX_POOL_2D", (1, 12), 1).x
+    found.x = found.b.binary("SUB", image, largest, scale=0.1, zero_point=found.zero)
+    return found
+
+
+def _with_borders(net: Callable[[tuple[int, int, int]], Net]) -> Net:
+    """A constant image beside an image that a convolution reads with its borders."""
+    found = _with_image("ADD", (1, 9, 10, 6))(net)
+    image = found.b.operators[0].outputs[0]
+    joined = found.b.operators[1].outputs[0]
+    found.at(image).conv(6, 5)
+    found.x = found.b.add(found.x, joined, scale=0.4, zero_point=found.zero)
+    return found
+
+
 def _with_image(name: str, shape: tuple[int, ...]) -> Build:
     """An operator on an image and a constant of its shape, or nearly."""
     def build(net: Callable[[tuple[int, int, int]], Net]) -> Net:
@@ -73,7 +91,8 @@ def _with_image(name: str, shape: tuple[int, ...]) -> Build:
 
 
 NETWORKS |= {"product with an image": _with_image("MUL", (1, 9, 10, 6)), "image minus": _with_image("SUB", (9, 10, 1)),
-             "sum with columns": _with_image("ADD", (1, 1, 10, 6))}
+             "sum with columns": _with_image("ADD", (1, 1, 10, 6)), "less the largest of columns": _less_largest_of_columns,
+             "sum of an image with borders": _with_borders}
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -80,6 +80,8 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "one channel": lambda: _reshaped((7, 9, 1), 63).rescale(0.3),
     "one step in many chunks": lambda: Net((2, 1, 65)).conv(5, 1),
     "mean of a pixel": lambda: Net((1, 1, 40)).mean(),
+    "kernel on a mean": lambda: Net((3, 5, 8)).mean().conv(12, 3),
+    "padded mean": lambda: Net((3, 5, 8)).mean().pad((2, 5), (3, 4)),
     "boxes": lambda: _reshaped((4, 4, 12), 48, 4),
 }
 

@@ -68,15 +68,27 @@ class Composite(Layer):
         return max(part.constant_bytes(inner) for part in self.parts)
 
     def _size(self, scenes: Sequence[Activations]) -> int:
-        return most_pixels(self, scenes) * scenes[0][self.target].image.padded
+        """Bytes of an image in between."""
+        framed = max((frame.size for scene in scenes for number in self._between for frame in self._frames(scene, number)),
+                     default=0)
+        return max(framed, most_pixels(self, scenes) * scenes[0][self.target].image.padded)
+
+    def _frames(self, activations: Activations, number: int) -> tuple[Slab, ...]:
+        """Per tile the slab of an image in between: that of the activation with which it is walked, if there is one."""
+        beside = next((s for part in self.parts if part.aligned and number in part.sources for s in part.sources
+                       if s >= 0), None)
+        if beside is not None:
+            return tuple(activations[beside].slab(t) for t in range(TILES))
+        target = activations[self.target]
+        return tuple(Slab(*target.own(t), target.image.padded) for t in range(TILES))
 
     def _scene(self, activations: Activations, scenes: Sequence[Activations], base: int) -> dict[int, Activation]:
         """Add the images in between, the first at an address."""
         target, size = activations[self.target], self._size(scenes)
-        frames = tuple(Slab(*target.own(t), target.image.padded) for t in range(TILES))
         found = dict(activations)
         for i, number in enumerate(self._between):
-            found[number] = replace(target, address=base + i * size, frames=frames, needed=(NOWHERE,) * TILES)
+            found[number] = replace(target, address=base + i * size, frames=self._frames(activations, number),
+                                    needed=(NOWHERE,) * TILES)
         return found
 
     def emit(self, emission: Emission, activations: Activations) -> None:

@@ -370,7 +370,7 @@ class WholePool(Layer):
         emission.begin_vector()
         target = activations[self.target]
         line = self._line(target)
-        region = Region(activations[self.pool.source].address, target.address, line,
+        region = Region(activations[self.pool.source].address, target.own_address(0), line,
                         Slab(Span(0, 1), Span(0, 1), line.pixel), 1, self.pixels, 1, 1)
         emit_pool(emission.b, emission.books, self.pool, {0: region}, WIDE_ROWS - wide_rows_of(line),
                   emission.constants.get(self.name, 0))

@@ -71,9 +71,11 @@ class Provision(Layer):
         b.barrier(reset=LAYER_COUNTERS)
         for tile in (t for t in range(TILES) if self.parts[t]):
             words, rows = len(self.parts[tile]) // 4, _rows(self.parts[tile])
+            row_words, pitch = words // len(target.own(tile)[0]), target.slab(tile).pitch // 4
+            there = [(words, 1)] if row_words == pitch else [(row_words, 1), (words // row_words, pitch)]
             b.tile("wide_to_narrow", 1 << tile, walk("src", row, [(rows, 1)], total_dims=4, level=1, slot=rows),
-                   walk("dst", target.own_address(tile) // 4, [(words, 1)], total_dims=6, level=1, slot=words),
-                   watch(0, TileCounter.RING_READ_A, 1), signal("done", 0), drop_level=1)
+                   walk("dst", target.own_address(tile) // 4, there, total_dims=6, level=len(there), slot=words),
+                   watch(0, TileCounter.RING_READ_A, 1), signal("done", 0), drop_level=len(there))
             b.tile("ring_receive_a", 1 << tile, walk("dst", row, [(rows, 1)], total_dims=4, level=1, slot=rows),
                    watch(0, TileCounter.WIDE_TO_NARROW, -words, step=words, side=1), signal("read", 1))
             stream_lines(b, emission.books, f"{self.name} on tile {tile}", rows * _ROW_BYTES // PARAMETER_LINE_BYTES,
