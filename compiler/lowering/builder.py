@@ -33,6 +33,8 @@ _IMMEDIATE_BIT = 70
 _TRAILING_NOPS = 4
 _FRAME = _TRAILING_NOPS + 2
 """Instructions around those of a stream: its begin, the trailing nops, its end."""
+MOST_STEPS = 1 << 14
+"""Steps of a dimension of the walk of a tensor operation."""
 Dim = tuple[int, int]
 Values = dict[str, int]
 
@@ -71,6 +73,23 @@ def walk(prefix: str, start: int, dims: Sequence[Dim], *, total_dims: int, mask:
         values |= {f"{prefix}.epilogue_dim": dim, f"{prefix}.epilogue_limit": count - 1,
                    f"{prefix}.epilogue_delta": delta}
     return values
+
+
+def standing(*counts: int) -> list[Dim]:
+    """Return dimensions without a stride for so many repetitions, as few as their fields hold.
+
+    Examples
+    --------
+    >>> standing(10, 20, 3), standing(128, 128, 16)
+    ([(600, 0)], [(16384, 0), (16, 0)])
+    """
+    dims: list[Dim] = []
+    for count in counts:
+        if dims and dims[-1][0] * count <= MOST_STEPS:
+            dims[-1] = dims[-1][0] * count, 0
+        else:
+            dims.append((count, 0))
+    return dims
 
 
 def linear(prefix: str, start: int, count: int, block: int) -> Values:
@@ -286,4 +305,4 @@ def address_pair(base: BaseAddress, name: str = "") -> tuple[Meta, Meta]:
     return Meta(base, name, 0, Position.LOWER), Meta(base, name, 0, Position.UPPER)
 
 
-__all__ = ["ProgramBuilder", "ScalarCounter", "TileCounter", "address_pair", "linear", "signal", "walk", "watch"]
+__all__ = ["ProgramBuilder", "ScalarCounter", "TileCounter", "address_pair", "linear", "signal", "standing", "walk", "watch"]

@@ -102,6 +102,11 @@ def test_values(name: str, kind: TensorType) -> None:
     check(NETWORKS[name](lambda shape: Net(shape, kind)).model(), seeds=(1,), judge=judged)
 
 
+def test_a_sum_of_more_words_than_one_dimension_counts() -> None:
+    net = Net((260, 260, 16))
+    check(net.at(net.b.add(net.x, net.x, scale=0.1)).model())
+
+
 IN_BANDS: dict[str, tuple[Callable[[], Net], int]] = {
     "slopes": (lambda: Net((32, 24, 8)).conv(18, activation="NONE").prelu(18).conv(4), 3000),
     "product": (lambda: Net((32, 24, 8)).conv(12).constant("MUL").binary("MUL", same=True).conv(4), 4500),

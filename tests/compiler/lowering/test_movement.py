@@ -216,3 +216,8 @@ def test_parcels_and_borders_bring_each_tile_what_it_lacks_once(height: int, wid
                 assert got[y - need.rows.start, x - need.columns.start] == (0 if own else 1)
 
 
+
+
+def test_a_resize_to_more_words_than_one_dimension_counts_is_mapped() -> None:
+    net = moved((129, 130, 13), lambda b, x: b.resize_bilinear(x, 258, 260, half_pixel_centers=True))
+    assert compile_model(net.model()).on_cpu == 0

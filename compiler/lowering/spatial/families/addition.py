@@ -12,7 +12,7 @@ from compiler.beagle.reference.elementwise import weights_of_sum
 from compiler.facts import TILES, WIDE_ROWS
 from compiler.graph import Operator
 from compiler.lowering.arithmetic import bits, clamp, quantization, sum_multiplier, sum_unit, zero_point
-from compiler.lowering.builder import ALL_TILES, LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
+from compiler.lowering.builder import ALL_TILES, LAYER_COUNTERS, ProgramBuilder, Values, signal, standing, walk, watch
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.broadcast import read_alike
@@ -119,7 +119,8 @@ def _add(layer: Addition, sources: tuple[Activation, Activation], target: Activa
     rows, columns = target.own(tile)
     slab, out = sources[0].slab(tile), target.slab(tile)
     first, second = (s.address + s.slab(tile).offset(rows.start, columns.start) for s in sources)
-    words, count = slab.pixel // 4, len(rows) * len(columns)
+    words = slab.pixel // 4
+    results = standing(len(columns), len(rows), words)
     loops = [2, 2, *(n for n in (len(columns), len(rows)) if n > 1), words]
     level = len(loops)
     fields: Values = {f"loop{i}": n - 1 for i, n in enumerate(loops)}
@@ -133,8 +134,8 @@ def _add(layer: Addition, sources: tuple[Activation, Activation], target: Activa
     fields |= walk("in", first, [(2, 2), (2, second - first), *pixels], total_dims=8)
     fields |= walk("out", target.own_address(tile), [(1, 4), (len(columns), out.pixel), (len(rows), out.pitch),
                                                      (1, out.size), (words, 4)], total_dims=8)
-    fields |= walk("weights", 4 * FIRST_WIDE_ROW, [(4, 4), (count * words, 0)], total_dims=8)
-    fields |= walk("partial", 0, [(4, 0), (count * words, 0)], total_dims=8, level=1, slot=4)
+    fields |= walk("weights", 4 * FIRST_WIDE_ROW, [(4, 4), *results], total_dims=8)
+    fields |= walk("partial", 0, [(4, 0), *results], total_dims=8, level=1, slot=4)
     return fields | watch(0, TileCounter.NARROW_TO_WIDE, 1, level=level) | signal("avdata", 4)
 
 

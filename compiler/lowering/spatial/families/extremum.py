@@ -15,7 +15,7 @@ import numpy as np
 from compiler.facts import LANES, TILES
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import bits, clamp, quantization, unary_multiplier, zero_point
-from compiler.lowering.builder import LAYER_COUNTERS, Values, signal, walk
+from compiler.lowering.builder import LAYER_COUNTERS, Values, signal, standing, walk
 from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission
@@ -110,7 +110,7 @@ class Extremum(Layer):
         operand = PIXELS_PER_ROW * blocks * len(rows)
         fields |= walk("weights", 4 * wide, [(_OPERANDS, operand), (len(columns), 1), (len(rows), PIXELS_PER_ROW * blocks),
                                              (groups, _OPERANDS * operand)], total_dims=8)
-        steps = [(_OPERANDS, 0), (len(columns) * len(rows) * groups, 0)]
+        steps = [(_OPERANDS, 0), *standing(len(columns), len(rows), groups)]
         return fields | walk("partial", 0, steps, total_dims=8, level=1, slot=4)
 
 

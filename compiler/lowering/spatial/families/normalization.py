@@ -18,7 +18,7 @@ from compiler.beagle.isa.tables import RECIPROCAL_ROOT, PiecewiseQuartic
 from compiler.facts import TILES
 from compiler.graph import Graph, Operator
 from compiler.lowering.arithmetic import bits, quantization, zero_point
-from compiler.lowering.builder import ALL_TILES, LAYER_COUNTERS, Values, signal, walk, watch
+from compiler.lowering.builder import ALL_TILES, LAYER_COUNTERS, Values, signal, standing, walk, watch
 from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission
@@ -117,8 +117,7 @@ class Normalization(Layer):
                        total_dims=8)
         fields |= walk("out", target.own_address(tile), [(loops[1], 4), (loops[2], slab.pixel), (loops[3], slab.pitch)],
                        total_dims=8) | signal("avdata", 3)
-        steps = loops[1] * loops[2] * loops[3]
-        return fields | walk("partial", 0, [(1, 4), (steps, 0)], total_dims=8, level=1, slot=4)
+        return fields | walk("partial", 0, [(1, 4), *standing(*loops[1:])], total_dims=8, level=1, slot=4)
 
     def _fields(self, loops: tuple[int, int, int, int]) -> Values:
         fields: Values = {f"loop{i}": n - 1 for i, n in enumerate(loops)}

@@ -15,7 +15,7 @@ from typing import ClassVar
 from compiler.facts import TILES
 from compiler.graph import Graph, Operator
 from compiler.lowering.arithmetic import bits, quantization
-from compiler.lowering.builder import LAYER_COUNTERS, Values, walk
+from compiler.lowering.builder import LAYER_COUNTERS, Values, standing, walk
 from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.context import Context
@@ -108,7 +108,7 @@ class Resize(OnIdentity):
         first = [window.place(span.start) for window, span in zip(self.windows, (rows, columns), strict=True)]
         steps = [int(window.scale * PARTS) for window in self.windows]
         phases = [int((place - floor(place)) * PARTS) for place in first]
-        words, results = c.pixel // 4, len(rows) * len(columns) * c.pixel // 4
+        words = c.pixel // 4
         counts = [NEIGHBOURS, NEIGHBOURS, len(columns), len(rows), 1, words]
         while counts[-1] == 1:
             counts.pop()
@@ -123,7 +123,8 @@ class Resize(OnIdentity):
                                      (1, a.size), (words, 4)], total_dims=8, mask=0b100011)
         fields |= walk("out", target.own_address(tile), [(1, 4), (len(columns), c.pixel), (len(rows), c.pitch), (1, c.size),
                                                          (words, 4)], total_dims=8)
-        return fields | walk("partial", 0, [(NEIGHBOURS**2, 0), (results, 0)], total_dims=8, level=1, slot=4)
+        results = standing(len(columns), len(rows), words)
+        return fields | walk("partial", 0, [(NEIGHBOURS**2, 0), *results], total_dims=8, level=1, slot=4)
 
 
 def _border(source: Activation, tile: int, place: int, *, across: bool) -> Values:
