@@ -10,7 +10,7 @@ from compiler.lowering.spatial.families.addition import Addition
 from compiler.lowering.spatial.families.concatenation import Concatenation
 from compiler.lowering.spatial.families.convolution import Convolution
 from compiler.lowering.spatial.families.multiplication import Product
-from compiler.lowering.spatial.families.pooling import Pool
+from compiler.lowering.spatial.families.pool import Pool
 from compiler.lowering.spatial.families.unary import Unary
 from compiler.lowering.spatial.geometry import EVERY, NOWHERE, Image, Window
 from compiler.lowering.spatial.layer import Layer

@@ -154,6 +154,19 @@ class Net:
                                         scale=0.05 * float(np.sqrt(inputs)), zero_point=self.zero, activation=activation)
         return self
 
+    def dense_per_pixel(self, outputs: int, keep: bool = True, activation: str = "NONE") -> Net:
+        """FULLY_CONNECTED of every pixel, as an image or as rows."""
+        inputs = self.b.shape(self.x)[-1]
+        w = self.b.quantized_weights(self.rng.normal(size=(outputs, inputs)), per_channel=False)
+        bias = self.b.bias(self.rng.normal(size=outputs), self.x, w)
+        self.x = self.b.fully_connected(self.x, w, bias, scale=0.05 * float(np.sqrt(inputs)), zero_point=self.zero,
+                                        activation=activation, keep_dims=keep)
+        return self
+
+    def reshape(self, *shape: int) -> Net:
+        self.x = self.b.reshape(self.x, shape)
+        return self
+
     def inception(self) -> Net:
         """Three branches, joined."""
         before = self.x

@@ -54,9 +54,7 @@ def _softmax_between() -> Net:
 
 
 def _reshaped(shape: tuple[int, int, int], *to: int) -> Net:
-    net = Net(shape).conv(shape[2], 1)
-    net.x = net.b.reshape(net.x, (1, *to))
-    return net
+    return Net(shape).conv(shape[2], 1).reshape(1, *to)
 
 
 NETWORKS: dict[str, Callable[[], Net]] = {
@@ -79,6 +77,9 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "other image": lambda: _reshaped((6, 8, 5), 8, 6, 5).conv(4),
     "one channel": lambda: _reshaped((7, 9, 1), 63).rescale(0.3),
     "one step in many chunks": lambda: Net((2, 1, 65)).conv(5, 1),
+    "dense layer of every pixel": lambda: Net((9, 6, 20)).dense_per_pixel(70, activation="RELU").dense_per_pixel(7),
+    "dense layer of every pixel in rows": lambda: Net((5, 7, 8)).conv(16).dense_per_pixel(72, keep=False),
+    "dense layers of rows": lambda: Net((6, 6, 8)).conv(12).reshape(1, 36, 12).dense_per_pixel(40, False).dense_per_pixel(9),
     "mean of a pixel": lambda: Net((1, 1, 40)).mean(),
     "kernel on a mean": lambda: Net((3, 5, 8)).mean().conv(12, 3),
     "padded mean": lambda: Net((3, 5, 8)).mean().pad((2, 5), (3, 4)),

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from compiler.lowering.spatial.families.addition import ADDITION
 from compiler.lowering.spatial.families.concatenation import CONCATENATION, PACK
 from compiler.lowering.spatial.families.convolution import CONVOLUTION
-from compiler.lowering.spatial.families.dense import DENSE
 from compiler.lowering.spatial.families.extremum import EXTREMUM
 from compiler.lowering.spatial.families.family import Family
+from compiler.lowering.spatial.families.fully_connected import FULLY_CONNECTED
 from compiler.lowering.spatial.families.multiplication import MULTIPLICATION
 from compiler.lowering.spatial.families.normalization import NORMALIZATION
 from compiler.lowering.spatial.families.padding import PADDING
@@ -30,7 +30,7 @@ FAMILIES: Mapping[str, Family] = {
     "CONV_2D": CONVOLUTION,
     "DEPTHWISE_CONV_2D": CONVOLUTION,
     "EXPAND_DIMS": RESHAPE,
-    "FULLY_CONNECTED": DENSE,
+    "FULLY_CONNECTED": FULLY_CONNECTED,
     "L2_NORMALIZATION": NORMALIZATION,
     "LOGISTIC": UNARY,
     "MAXIMUM": EXTREMUM,

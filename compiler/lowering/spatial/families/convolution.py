@@ -184,13 +184,15 @@ def ring_tensor(name: str, kernel: Kernel, reads: int = 1) -> ParameterTensor:
                            reads=reads, depthwise=kernel.depthwise)
 
 
-def kernel_of(graph: Graph, op: Operator, places: Sequence[int] | None = None) -> Kernel:
-    """Put the parameters of a convolution into the order of the chip.
+def kernel_of(graph: Graph, op: Operator, places: Sequence[int] | None = None, pixels: int | None = None) -> Kernel:
+    """Put the parameters of a convolution, or of a FULLY_CONNECTED of every pixel, into the order of the chip.
 
     Parameters
     ----------
     places:
         Output channel that lies at each place, or ``PADDING``; by default they lie side by side.
+    pixels:
+        Pixels of the largest tile, where the result has another shape than the operator's output.
     """
     x, w, bias = (graph.input(op, i) for i in range(3))
     y = graph.output(op)
@@ -198,15 +200,17 @@ def kernel_of(graph: Graph, op: Operator, places: Sequence[int] | None = None) -
     outputs = y.shape[-1]
     base = DenseParameters(np.zeros((outputs, 0), np.uint8), zero_point(w), w.quantization.per_channel,
                            multipliers(x, w, y), bias_values(bias, outputs))
-    filters = unsigned_weights(w)
+    filters, pixels = unsigned_weights(w), most_pixels(y) if pixels is None else pixels
     if places is not None:
         base, filters = _with_gaps(base, filters, np.array(places))
+    if op.name == "FULLY_CONNECTED":
+        return convolution_kernel(filters[:, None, None], base, pixels=pixels)
     if op.name == "CONV_2D":
-        return convolution_kernel(filters, base, pixels=most_pixels(y))
+        return convolution_kernel(filters, base, pixels=pixels)
     if x.shape[-1] == 1:
-        return convolution_kernel(filters.transpose(3, 1, 2, 0), base, pixels=most_pixels(y))
+        return convolution_kernel(filters.transpose(3, 1, 2, 0), base, pixels=pixels)
     if outputs != x.shape[-1]:
-        return convolution_kernel(_multiplied(filters[0], x.shape[-1], zero_point(w)), base, pixels=most_pixels(y))
+        return convolution_kernel(_multiplied(filters[0], x.shape[-1], zero_point(w)), base, pixels=pixels)
     return depthwise_kernel(filters[0], base)
 
 

@@ -1,4 +1,7 @@
-"""FULLY_CONNECTED, and convolutions of a whole image to one pixel: every tile computes output channels of its own."""
+"""Dense layers: FULLY_CONNECTED of a vector, and convolutions of a whole image to one pixel.
+
+Every tile computes output channels of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ import numpy as np
 from compiler.facts import PARAMETER_LINE_BYTES, TILES, WIDE_ROWS
 from compiler.graph import Graph, Operator
 from compiler.lowering.arithmetic import (
-    ACTIVATION_NAMES,
     bias_values,
     clamp,
     multipliers,
@@ -22,14 +24,11 @@ from compiler.lowering.caching_program import CacheSegment
 from compiler.lowering.dense import emit_dense
 from compiler.lowering.dense_layer import DenseLayer
 from compiler.lowering.dense_stream import StreamBuffers
-from compiler.lowering.lowered import refusal
 from compiler.lowering.parameters import Bytes, DenseParameters, dense_blob, round_up
-from compiler.lowering.spatial.context import Context, is_flat
+from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission, Leaves
-from compiler.lowering.spatial.families.family import FUSED, Family
 from compiler.lowering.spatial.gathering import flattened_weights
 from compiler.lowering.spatial.layer import Activations, Layer, Stored
-from compiler.mapping import Status, Verdict
 from compiler.memory.demand import Kind, ParameterTensor
 from compiler.memory.placement import Piece
 
@@ -155,31 +154,3 @@ def pick_channels(context: Context, name: str, operands: tuple[int, ...], target
     source = context.gather(operands, layer.tiles)
     context.lie(target, dense_words(layer))
     return Dense(name, layer, source, target)
-
-
-def dense_objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Constant weights and bias, one input vector; RELU, RELU6 and RELU_N1_TO_1 may be fused."""
-    x, w, bias = (graph.input(op, i) for i in range(3))
-    y = graph.output(op)
-    if x is None or w is None or not w.is_constant or (bias is not None and not bias.is_constant):
-        return Verdict(Status.NOT_CONSTANT, f"{op.title}: weights and bias must be constants.",
-                       "Freeze the model before converting it.")
-    if w.type is not x.type or x.type is not y.type:
-        return refusal(op, f"mixes {x.type.name}, {w.type.name} and {y.type.name}.", "Quantize all of it to one type.")
-    if w.quantization is None or x.quantization is None or y.quantization is None:
-        return refusal(op, f"weights {w.name}, input or output carry no quantization.")
-    if len(w.shape) != 2 or x.elements != w.shape[1]:
-        return Verdict(Status.OUTPUT_2D, f"{op.title}: {x.name} of shape {list(x.shape)} is more than one vector of "
-                       f"{w.shape[-1]}.", "Use batch size 1.")
-    if op.options is not None and op.options.weightsFormat:
-        return refusal(op, "shuffled weights are not supported.", "Convert with the default weight format.")
-    activation = op.options.fusedActivationFunction if op.options is not None else 0
-    if activation not in FUSED:
-        return refusal(op, f"the fused activation {ACTIVATION_NAMES.get(activation, activation)} is not supported.")
-    if not is_flat(y):
-        return Verdict(Status.OUTPUT_2D, f"{op.title}: its result {y.name} of shape {list(y.shape)} is no vector.",
-                       "Use batch size 1.")
-    return None
-
-
-DENSE = Family(dense_objection, read_dense)

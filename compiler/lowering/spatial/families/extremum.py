@@ -23,7 +23,7 @@ from compiler.lowering.spatial.families.broadcast import read_alike, read_spread
 from compiler.lowering.spatial.families.composite import FIRST, SECOND, Composite
 from compiler.lowering.spatial.families.constant import split_operands
 from compiler.lowering.spatial.families.family import Family, binary_objection
-from compiler.lowering.spatial.families.pooling import PIXELS_PER_ROW, TRANSPOSE_BYTES, WORDS_PER_ROW, groups_of
+from compiler.lowering.spatial.families.pool import PIXELS_PER_ROW, TRANSPOSE_BYTES, WORDS_PER_ROW, groups_of
 from compiler.lowering.spatial.families.unary import IDENTITY_ROW, Unary
 from compiler.lowering.spatial.geometry import Activation, Span, by_content, many
 from compiler.lowering.spatial.layer import Activations, Effort, Layer

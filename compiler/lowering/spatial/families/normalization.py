@@ -25,7 +25,7 @@ from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.composite import FIRST, Composite
 from compiler.lowering.spatial.families.family import Family
 from compiler.lowering.spatial.families.multiplication import OPERAND_ROW
-from compiler.lowering.spatial.families.pooling import TRANSPOSE_BYTES
+from compiler.lowering.spatial.families.pool import TRANSPOSE_BYTES
 from compiler.lowering.spatial.families.unary import IDENTITY_WORDS, NO_LIMITS, Unary
 from compiler.lowering.spatial.geometry import Activation, by_content, many
 from compiler.lowering.spatial.layer import Activations, Effort, Layer, most_pixels

@@ -19,7 +19,8 @@ from compiler.lowering.spatial.context import Context, extent_of
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.family import Family
 from compiler.lowering.spatial.families.multiplication import OPERAND_ROW, blocks_of, pass_through
-from compiler.lowering.spatial.families.pooling import Pool, read_whole_pool
+from compiler.lowering.spatial.families.pool import Pool
+from compiler.lowering.spatial.families.whole_pool import read_whole_pool
 from compiler.lowering.spatial.geometry import IDENTITY, Activation, Window, by_content
 from compiler.lowering.spatial.layer import Activations, Effort, Layer
 from compiler.mapping import Status, Verdict

@@ -1,0 +1,63 @@
+"""FULLY_CONNECTED: a dense layer, or for several vectors a convolution of single pixels.
+
+Official programs compute several vectors as a 1x1 convolution of an image whose pixels they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from compiler.graph import Graph, Operator
+from compiler.lowering.arithmetic import ACTIVATION_NAMES, clamp, zero_point
+from compiler.lowering.lowered import refusal
+from compiler.lowering.spatial.context import Context, extent_of, most_pixels
+from compiler.lowering.spatial.families.convolution import Convolution, kernel_of
+from compiler.lowering.spatial.families.dense import read_dense
+from compiler.lowering.spatial.families.family import FUSED, Family
+from compiler.lowering.spatial.families.selection import move
+from compiler.lowering.spatial.geometry import IDENTITY
+from compiler.lowering.spatial.layer import Layer
+from compiler.mapping import Status, Verdict
+
+
+def _read(context: Context, op: Operator) -> Layer | Sequence[Layer]:
+    graph = context.graph
+    x, w, y = graph.tensors[op.inputs[0]], graph.tensors[op.inputs[1]], graph.output(op)
+    if x.elements == w.shape[1]:
+        return read_dense(context, op)
+    shape = (1, *extent_of(x)[:2], w.shape[0])
+    target = y if extent_of(y) == shape[1:] else context.between(y, shape, "pixel by pixel")
+    low, high = clamp(y, op.options.fusedActivationFunction if op.options is not None else 0)
+    layer = Convolution(op.title, kernel_of(graph, op, pixels=most_pixels(target)), context.resolve(x.index), target.index,
+                        (IDENTITY, IDENTITY), zero_point(x), zero_point(y), low, high)
+    if target is y:
+        return layer
+    origins = np.arange(y.elements).reshape(extent_of(y))
+    return [layer, *move(context, f"{op.title} in rows", target, y, origins)]
+
+
+def _objection(graph: Graph, op: Operator) -> Verdict | None:
+    """Constant weights and bias; one input vector, or one per pixel; RELU, RELU6 and RELU_N1_TO_1 may be fused."""
+    x, w, bias = (graph.input(op, i) for i in range(3))
+    y = graph.output(op)
+    if x is None or w is None or not w.is_constant or (bias is not None and not bias.is_constant):
+        return Verdict(Status.NOT_CONSTANT, f"{op.title}: weights and bias must be constants.",
+                       "Freeze the model before converting it.")
+    if w.type is not x.type or x.type is not y.type:
+        return refusal(op, f"mixes {x.type.name}, {w.type.name} and {y.type.name}.", "Quantize all of it to one type.")
+    if w.quantization is None or x.quantization is None or y.quantization is None:
+        return refusal(op, f"weights {w.name}, input or output carry no quantization.")
+    if len(w.shape) != 2 or w.shape[1] not in (x.elements, x.shape[-1]):
+        return Verdict(Status.OUTPUT_2D, f"{op.title}: {x.name} of shape {list(x.shape)} is neither a vector of "
+                       f"{w.shape[-1]} nor pixels of so many channels.", "Use batch size 1.")
+    if op.options is not None and op.options.weightsFormat:
+        return refusal(op, "shuffled weights are not supported.", "Convert with the default weight format.")
+    activation = op.options.fusedActivationFunction if op.options is not None else 0
+    if activation not in FUSED:
+        return refusal(op, f"the fused activation {ACTIVATION_NAMES.get(activation, activation)} is not supported.")
+    return None
+
+
+FULLY_CONNECTED = Family(_objection, _read)

@@ -1,0 +1,277 @@
+"""Pools over all pixels of an image.
+
+The pixels of a small image come together on tile 0 and are pooled there. Of a large one every tile pools
+its own, and only the results come together: maxima of 8 bits, or sums of 16. An official DeepLab v3 sums
+the rows of its image so before it adds up the sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from compiler.facts import NARROW_BYTES, TILES, WIDE_ROWS
+from compiler.graph import Operator
+from compiler.lowering.arithmetic import bits, clamp, mean_multiplier, unary_multiplier, zero_point
+from compiler.lowering.builder import walk
+from compiler.lowering.spatial.context import Context
+from compiler.lowering.spatial.emission import Emission, Leaves
+from compiler.lowering.spatial.families.pool import (
+    PIXELS_PER_ROW,
+    Pool,
+    Region,
+    collect_pixels,
+    emit_pool,
+    groups_of,
+    reduce_pixels,
+    wide_rows_of,
+)
+from compiler.lowering.spatial.geometry import Activation, Image, Slab, Span, Window, by_content
+from compiler.lowering.spatial.layer import Activations, Layer
+
+_MOST_SUMMED = 65535 // 255
+"""Pixels whose sum always fits 16 bits."""
+_MOST_ROWS = 512
+"""Wide rows that pixels take at once."""
+_MOST_GATHERED = NARROW_BYTES // 2
+"""Bytes of an image that tile 0 pools as a whole."""
+
+
+@dataclass(frozen=True)
+class WholePool(Layer):
+    """A pool over pixels that lie one behind the other on tile 0.
+
+    Attributes
+    ----------
+    pool:
+        What is done with them.
+    pixels:
+        How many there are.
+    """
+
+    pool: Pool
+    pixels: int
+
+    banded: ClassVar[bool] = False
+    early_constants: ClassVar[bool] = True
+    leaves: ClassVar[Leaves] = Leaves.VECTOR
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Title of the operator."""
+        return self.pool.name
+
+    @property
+    def target(self) -> int:  # type: ignore[override]
+        """Number of the result."""
+        return self.pool.target
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The pixels."""
+        return (self.pool.source,)
+
+    def _lines(self, target: Activation) -> Slab:
+        """All pixels as one row of an image; sums of 16 bits as one column."""
+        rows, columns = (self.pixels, 1) if self.pool.wide_operand else (1, self.pixels)
+        return Slab(Span(0, rows), Span(0, columns), target.image.padded * self.pool.operand_bytes)
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the first row of the pixels."""
+        del top
+        return WIDE_ROWS - wide_rows_of(self._lines(scenes[0][self.target]), self.pool.operand_bytes)
+
+    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
+        """Return the bytes of the constant one of a sum."""
+        del scenes
+        return 0 if self.pool.maximum else 4
+
+    def emit(self, emission: Emission, activations: Activations) -> None:
+        """Reduce the pixels."""
+        emission.begin_vector()
+        target = activations[self.target]
+        lines = self._lines(target)
+        region = Region(activations[self.pool.source].address, target.own_address(0), lines,
+                        Slab(Span(0, 1), Span(0, 1), target.image.padded), len(lines.rows), len(lines.columns), 1, 1)
+        emit_pool(emission.b, emission.books, self.pool, {0: region}, self.lowest_row([activations], 0),
+                  emission.constants.get(self.name, 0))
+        emission.reset()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pixels of a tile that lie in wide memory together.
+
+    Attributes
+    ----------
+    height:
+        Rows that are pooled into one result.
+    """
+
+    rows: Span
+    columns: Span
+    height: int
+
+    @property
+    def results(self) -> int:
+        """How many results there are."""
+        return len(self.rows) // self.height
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of a result."""
+        return self.height * len(self.columns)
+
+
+@dataclass(frozen=True)
+class TilePool(Layer):
+    """Every tile pools its own pixels, into as many results as wide memory and 16 bits demand.
+
+    Attributes
+    ----------
+    pool:
+        What is done with them; its result is a vector in slices.
+    image:
+        What is pooled.
+    """
+
+    pool: Pool
+    image: Image
+
+    banded: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Title of the operator, and what is done."""
+        return f"{self.pool.name}, tile by tile"
+
+    @property
+    def target(self) -> int:  # type: ignore[override]
+        """Number of the result."""
+        return self.pool.target
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The image."""
+        return (self.pool.source,)
+
+    @property
+    def _parts(self) -> Mapping[int, list[Part]]:
+        """What every tile that has pixels pools."""
+        return {t: list(parts_of(self.image, t, maximum=self.pool.maximum)) for t in range(TILES) if self.image.pixels(t)}
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the first row of the pixels."""
+        del scenes, top
+        return WIDE_ROWS - max(_rows(self.image, p) for parts in self._parts.values() for p in parts)
+
+    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
+        """Return the bytes of the constant ones of a sum."""
+        del scenes
+        return 0 if self.pool.maximum else 4 * self._most_results
+
+    @property
+    def _most_results(self) -> int:
+        return max(p.results for parts in self._parts.values() for p in parts)
+
+    def emit(self, emission: Emission, activations: Activations) -> None:
+        """Pool part after part."""
+        emission.begin_vector()
+        b, ones, wide = emission.b, emission.constants.get(self.name, 0), self.lowest_row([activations], 0)
+        if not self.pool.maximum:
+            count = self._most_results
+            b.tile("mesh_from_south", sum(1 << t for t in self._parts),
+                   walk("dst", ones // 4, [(count, 1)], total_dims=4, mask=int(count > 1)), fill=1, fill_value=1)
+        steps = {t: self._steps(activations, t, parts) for t, parts in self._parts.items()}
+        name = "tensor_max" if self.pool.maximum else "tensor_op"
+        for i in range(max(map(len, steps.values()))):
+            now = {t: found[i] for t, found in steps.items() if i < len(found)}
+            b.tile_fence()
+            for tiles, fields in by_content({t: collect_pixels(*step, wide) for t, step in now.items()}):
+                b.tile("narrow_to_wide", tiles, dict(fields))
+            b.tile_fence()
+            for tiles, fields in by_content({t: reduce_pixels(*step, wide, ones) for t, step in now.items()}):
+                b.tile(name, tiles, dict(fields))
+        emission.reset()
+
+    def _steps(self, activations: Activations, tile: int, parts: Sequence[Part]) -> list[tuple[Pool, Region]]:
+        source, target = activations[self.pool.source], activations[self.target]
+        slab, pixel = source.slab(tile), result_bytes(self.image, maximum=self.pool.maximum)
+        found, done = [], target.own_address(tile)
+        for p in parts:
+            windows = Window(p.height, p.height), Window(len(p.columns), len(p.columns))
+            zero = self.pool.in_zero_point * (1 if self.pool.maximum else p.pixels)
+            region = Region(source.address + slab.offset(p.rows.start, p.columns.start), done, slab,
+                            Slab(Span(0, p.results), Span(0, 1), pixel), len(p.rows), len(p.columns), p.results, 1)
+            found.append((replace(self.pool, windows=windows, out_zero_point=zero), region))
+            done += p.results * pixel
+        return found
+
+
+def parts_of(image: Image, tile: int, *, maximum: bool) -> Iterator[Part]:
+    """Yield the parts into which the pixels of a tile are cut.
+
+    Examples
+    --------
+    >>> [(len(p.rows), p.results, p.pixels) for p in parts_of(Image(72, 72, 8), 0, maximum=False)]
+    [(14, 1, 252), (4, 1, 72)]
+    """
+    rows, columns = image.own(tile)
+    for left in range(columns.start, columns.stop, _MOST_SUMMED):
+        part = Span(left, min(left + _MOST_SUMMED, columns.stop))
+        most = max(1, _MOST_ROWS // (-(-len(part) // PIXELS_PER_ROW) * groups_of(image.padded)))
+        height = most if maximum else min(most, max(1, _MOST_SUMMED // len(part)))
+        together = most // height * height
+        for top in range(rows.start, rows.stop, together):
+            count = min(together, rows.stop - top)
+            whole = count // height * height
+            if whole:
+                yield Part(Span(top, top + whole), part, height)
+            if count > whole:
+                yield Part(Span(top + whole, top + count), part, count - whole)
+
+
+def result_bytes(image: Image, *, maximum: bool) -> int:
+    """Return the bytes of what a tile makes of some pixels."""
+    return image.padded * (1 if maximum else 2)
+
+
+def _rows(image: Image, part: Part) -> int:
+    return wide_rows_of(Slab(part.rows, part.columns, image.padded))
+
+
+def read_whole_pool(context: Context, op: Operator) -> Layer:
+    """Read a mean, sum or maximum over a whole image."""
+    x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
+    image, origin = context.image(x.index), context.origin(x.index)
+    count = image.height * image.width
+    maximum = op.name in ("MAX_POOL_2D", "REDUCE_MAX")
+    low, high = clamp(y, getattr(op.options, "fusedActivationFunction", 0))
+    multiplier = bits(unary_multiplier(x, y) if maximum else mean_multiplier(x, y, 1 if op.name == "SUM" else count))
+    pool = Pool(op.title, maximum, origin, y.index, (Window(1), Window(count)), zero_point(x), zero_point(y), multiplier,
+                low, high)
+    line = Slab(Span(0, 1), Span(0, count), image.padded)
+    results = [sum(p.results for p in parts_of(image, t, maximum=maximum)) for t in range(TILES)]
+    small = line.size <= _MOST_GATHERED and wide_rows_of(line) <= _MOST_ROWS
+    if origin in context.slices or small or sum(results) * result_bytes(image, maximum=maximum) >= line.size:
+        return WholePool(replace(pool, source=context.gather((origin,), 1)), count)
+    return _in_parts(context, pool, image, results)
+
+
+def _in_parts(context: Context, pool: Pool, image: Image, results: Sequence[int]) -> Layer:
+    """Return the pool of what every tile makes of its pixels, so many results on each."""
+    words, count = result_bytes(image, maximum=pool.maximum) // 4, sum(results)
+    between = context.between(context.tensor(pool.source), (1, 4 * words * count), "pooled on every tile").index
+    context.lie(between, tuple(words * n for n in results))
+    low, high = bits(float("-inf")), bits(float("inf"))
+    first = replace(pool, target=between, multiplier=bits(1.0), clamp_low=low, clamp_high=high,
+                    wide_result=not pool.maximum)
+    context.before.append(TilePool(first, image))
+    source = context.gather((between,), 1)
+    if pool.maximum:
+        second = replace(pool, source=source, windows=(Window(1), Window(count)))
+    else:
+        second = replace(pool, source=source, windows=(Window(count), Window(1)), in_zero_point=0, wide_operand=True,
+                         constant=-pool.in_zero_point * image.height * image.width)
+    return WholePool(second, count)
