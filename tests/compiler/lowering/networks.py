@@ -91,9 +91,11 @@ class Net:
         self.x = (self.b.maximum if name == "MAXIMUM" else self.b.minimum)(self.x, other)
         return self
 
-    def prelu(self, slopes: int) -> Net:
-        """PRELU with so many random slopes."""
-        alpha = self.b.constant(self.rng.integers(0, 127, slopes).astype(self.kind.numpy), scale=0.01)
+    def prelu(self, slopes: int, lowest: int = 0) -> Net:
+        """PRELU with so many random slopes, from some hundredths on."""
+        zero = 0 if self.kind is TensorType.INT8 else 128
+        steps = self.rng.integers(lowest, max(lowest + 40, 127), slopes) + zero
+        alpha = self.b.constant(steps.astype(self.kind.numpy), scale=0.01, zero_point=zero)
         self.x = self.b.prelu(self.x, alpha, scale=0.06, zero_point=self.zero + 9)
         return self
 
@@ -128,10 +130,11 @@ class Net:
         self.x = self.b.mean(self.x, (1, 2), keep_dims=keep)
         return self
 
-    def reduce(self, name: str, *axes: int) -> Net:
-        """MEAN, SUM or REDUCE_MAX that keeps the reduced dimensions."""
-        build = {"MEAN": self.b.mean, "REDUCE_MAX": self.b.reduce_max}
-        self.x = build[name](self.x, axes) if name in build else self.b.sum(self.x, axes, scale=2.5, zero_point=self.zero)
+    def reduce(self, name: str, *axes: int, keep: bool = True) -> Net:
+        """MEAN, SUM, REDUCE_MAX or REDUCE_MIN."""
+        build = {"MEAN": self.b.mean, "REDUCE_MAX": self.b.reduce_max, "REDUCE_MIN": self.b.reduce_min}
+        scale = {} if name in build else {"scale": 2.5, "zero_point": self.zero}
+        self.x = build.get(name, self.b.sum)(self.x, axes, keep_dims=keep, **scale)
         return self
 
     def layer_normalization(self) -> Net:
@@ -176,6 +179,24 @@ class Net:
         self.x = before
         third = self.depthwise().conv(7, 1).x
         self.x = self.b.concatenation([first, second, third], scale=0.9, zero_point=self.zero + 1)
+        return self
+
+    def joined(self, axis: int) -> Net:
+        """Two layers on what there is, joined along rows, columns or channels."""
+        before = self.x
+        parts = [self.depthwise().x, self.at(before).conv(self.b.shape(before)[-1], 1).x]
+        self.x = self.b.concatenation(parts, axis=axis, scale=0.5, zero_point=self.zero + 1)
+        return self
+
+    def cut(self, first: tuple[int, int], size: tuple[int, int]) -> Net:
+        """Rows and columns from some on."""
+        self.x = self.b.slice(self.x, (0, *first, 0), (1, *size, self.b.shape(self.x)[-1]))
+        return self
+
+    def larger(self, times: int) -> Net:
+        """Nearest neighbours."""
+        height, width = self.b.shape(self.x)[1:3]
+        self.x = self.b.resize_nearest(self.x, times * height, times * width)
         return self
 
     def pool_branch(self) -> Net:

@@ -204,6 +204,12 @@ IN_BANDS: dict[str, tuple[Callable[[], Net], int]] = {
     "rectifier": (lambda: Net((24, 24, 8)).conv(32).unary("RELU6", 0.02).conv(8), 2700),
     "dilation": (lambda: Net((32, 32, 8)).conv(24, dilation=2).conv(8), 3000),
     "valid": (lambda: Net((44, 40, 4)).conv(40, 5, padding="VALID").conv(12, (1, 3), padding="VALID", stride=2), 3600),
+    "joined channels": (lambda: Net((28, 24, 8)).inception().conv(20).conv(8, 1), 3200),
+    "joined rows": (lambda: Net((24, 20, 8)).conv(24).joined(1).conv(30).conv(8, 1), 5000),
+    "padded between": (lambda: Net((24, 20, 8)).conv(40, 1).pad((2, 1), (3, 0)).conv(40, 1).conv(8, 1), 2700),
+    "cut": (lambda: Net((40, 32, 8)).conv(40, 1).cut((3, 2), (31, 29)).conv(40, 1).conv(8, 1), 2700),
+    "transposed": (lambda: Net((16, 14, 8)).conv(16).transpose_conv(60, 3, stride=2).conv(8, 1), 1600),
+    "upsampled": (lambda: Net((12, 14, 8)).conv(16).larger(2).conv(30, 1).conv(8, 1), 1600),
     "classifier": (lambda: Net((40, 40, 3)).conv(32).depthwise(stride=2).conv(8, 1).mean(keep=False).dense(10), 4600),
 }
 """Networks, and bytes of narrow memory that they only fit in bands."""
@@ -227,7 +233,7 @@ def strips(monkeypatch: pytest.MonkeyPatch) -> list[Strip]:
 def test_bands_give_the_same_values(name: str, monkeypatch: pytest.MonkeyPatch, strips: list[Strip]) -> None:
     net, limit = IN_BANDS[name]
     little_memory(monkeypatch, limit)
-    compiled = check(net().model(), judge=name in ("two strides", "residual", "max pool"))
+    compiled = check(net().model(), judge=name in ("two strides", "residual", "max pool", "joined rows", "transposed"))
     assert strips
     ((_, package),) = packages_of(parse_model(compiled.data))
     assert package.execution.used_narrow_bytes <= limit

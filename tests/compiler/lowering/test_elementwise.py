@@ -37,6 +37,8 @@ NETWORKS: dict[str, Build] = {
     "minimum": lambda net: net((13, 12, 6)).extremum("MINIMUM").conv(5),
     "maximum of one value": lambda net: net((13, 12, 6)).extremum("MAXIMUM", value=7).extremum("MINIMUM", value=90),
     "slopes": lambda net: net((13, 12, 6)).conv(18, activation="NONE").prelu(18).conv(4),
+    "slopes below zero": lambda net: net((13, 12, 6)).conv(18, activation="NONE").prelu(18, -90).conv(4),
+    "one slope below zero": lambda net: net((13, 12, 6)).prelu(1, -90),
     "one slope": lambda net: net((13, 12, 6)).prelu(1),
     "tanh": lambda net: net((13, 12, 6)).conv(6, 1, activation="NONE").tanh(),
     "reciprocal root": lambda net: net((13, 12, 6)).conv(6, 1).unary("RSQRT", 0.02),
@@ -44,6 +46,11 @@ NETWORKS: dict[str, Build] = {
     "sum of columns": lambda net: net((13, 12, 8)).reduce("SUM", 2),
     "largest of columns": lambda net: net((13, 12, 8)).reduce("REDUCE_MAX", 2),
     "largest of all": lambda net: net((13, 12, 8)).reduce("REDUCE_MAX", 1, 2),
+    "smallest of rows": lambda net: net((13, 12, 8)).reduce("REDUCE_MIN", 1),
+    "smallest of all": lambda net: net((13, 12, 8)).conv(70, 1).reduce("REDUCE_MIN", 1, 2).conv(5, 1),
+    "columns without their dimension": lambda net: net((13, 12, 8)).reduce("SUM", 2, keep=False),
+    "channels without their dimension": lambda net: net((12, 8, 7)).reduce("MEAN", 3, keep=False),
+    "sum of 10 channels": lambda net: net((13, 12, 8)).conv(10, 1, activation="NONE").reduce("SUM", -1),
     "sum of all": lambda net: net((13, 12, 8)).reduce("SUM", 1, 2),
     "mean of channels": lambda net: net((13, 12, 32)).reduce("MEAN", 3),
     "sum of 12 channels": lambda net: net((13, 12, 12)).reduce("SUM", -1),
@@ -52,6 +59,8 @@ NETWORKS: dict[str, Build] = {
     "norm of a vector": lambda net: net((8, 8, 4)).mean(keep=False).dense(128).l2_normalization(),
     "constants for a vector": lambda net: net((8, 8, 4)).mean(keep=False).dense(70).constant("MUL").constant("ADD").dense(9),
     "norm of 16 channels": lambda net: net((13, 12, 16)).l2_normalization(),
+    "norm of 10 channels": lambda net: net((10, 9, 5)).conv(10, 1, activation="NONE").l2_normalization(),
+    "norm of a vector of 30": lambda net: net((8, 8, 4)).mean(keep=False).dense(30).l2_normalization(),
     "norm of 3 channels": lambda net: net((10, 9, 5)).conv(3, 1, activation="NONE").l2_normalization(),
     "averages at the border": lambda net: net((13, 14, 8)).pool("AVERAGE_POOL_2D", 3, 1, "SAME").conv(4),
     "averages of 72 channels": lambda net: net((15, 14, 8)).conv(72, 1).pool("AVERAGE_POOL_2D", 3, 2, "SAME"),
@@ -124,7 +133,7 @@ def test_bands_give_the_same_values(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("build", "reason"), [
-    (lambda: Net((6, 6, 6)).reduce("MEAN", 3), "multiple of 4"),
+    (lambda: Net((6, 6, 6)).reduce("REDUCE_MAX", 3), "can only be summed up"),
     (lambda: Net((6, 6, 8)).reduce("SUM", 1, 3), "rows, columns, both of them, or channels"),
 ], ids=["channels", "axes"])
 def test_what_is_not_generated_stays_on_the_cpu_with_the_true_reason(build: Callable[[], Net], reason: str) -> None:

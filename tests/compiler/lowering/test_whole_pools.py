@@ -19,6 +19,7 @@ NETWORKS: dict[str, Callable[[Callable[[tuple[int, int, int]], Net]], Net]] = {
     "mean and dense": lambda net: net((41, 39, 3)).conv(70, 1).mean(keep=False).dense(12),
     "sum of few channels": lambda net: net((48, 46, 5)).reduce("SUM", 1, 2),
     "maximum": lambda net: net((20, 21, 3)).conv(300, 1).pool_all("MAX_POOL_2D"),
+    "minimum": lambda net: net((50, 51, 3)).conv(70, 1).reduce("REDUCE_MIN", 1, 2),
     "maximum of few channels": lambda net: net((51, 49, 3)).reduce("REDUCE_MAX", 1, 2),
     "wide": lambda net: net((2, 1100, 6)).pool_all(),
     "high": lambda net: net((2100, 1, 4)).pool_all(),

@@ -43,6 +43,7 @@ FAMILIES: Mapping[str, Family] = {
     "PRELU": PRELU,
     "QUANTIZE": UNARY,
     "REDUCE_MAX": REDUCTION,
+    "REDUCE_MIN": REDUCTION,
     "RELU": UNARY,
     "RELU6": UNARY,
     "RELU_N1_TO_1": UNARY,

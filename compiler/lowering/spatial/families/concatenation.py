@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import ClassVar
 
 import numpy as np
 
@@ -89,8 +88,6 @@ class Concatenation(OnIdentity):
     target: int
     axis: int
     zeros: bool = False
-
-    banded: ClassVar[bool] = False
 
     @property
     def moves(self) -> bool:  # type: ignore[override]

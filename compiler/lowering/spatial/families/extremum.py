@@ -24,14 +24,13 @@ from compiler.lowering.spatial.families.composite import FIRST, SECOND, Composit
 from compiler.lowering.spatial.families.constant import split_operands
 from compiler.lowering.spatial.families.family import Family, binary_objection
 from compiler.lowering.spatial.families.pool import PIXELS_PER_ROW, TRANSPOSE_BYTES, WORDS_PER_ROW, groups_of
-from compiler.lowering.spatial.families.unary import IDENTITY_ROW, Unary
+from compiler.lowering.spatial.families.unary import HIGHEST, IDENTITY_ROW, Unary, complement
 from compiler.lowering.spatial.geometry import Activation, Span, by_content, many
 from compiler.lowering.spatial.layer import Activations, Effort, Layer
 from compiler.mapping import Verdict
 
 _ONE = bits(1.0)
 _MINUS_ONE = bits(-1.0)
-_HIGHEST = 255
 _OPERANDS = 2
 
 
@@ -101,7 +100,7 @@ class Extremum(Layer):
                    "channel_group_level": 3, "reduction": 1, "lanes_m1": lanes - 1, "lanes_last_m1": last - 1,
                    "clamp_low": self.clamp_low, "clamp_high": self.clamp_high, "out_zero_point": self.zero_point}
         if self.negated:
-            fields |= {"multiplier": _MINUS_ONE, "constant": self.zero_point - _HIGHEST}
+            fields |= {"multiplier": _MINUS_ONE, "constant": self.zero_point - HIGHEST}
         else:
             fields |= {"multiplier": _ONE, "constant": -self.zero_point}
         outputs = [(lanes // 4, 4), (len(columns), slab.pixel), (len(rows), slab.pitch), (groups, lanes), (1, slab.size)]
@@ -159,8 +158,7 @@ def _largest(op: Operator, operands: tuple[int, int], y: Tensor) -> Extremum:
 
 
 def _smallest(op: Operator, operands: tuple[int, int], y: Tensor) -> Composite:
-    negated = [Unary(op.title, t, number, 0, _HIGHEST, _MINUS_ONE, bits(-_HIGHEST), 0)
-               for t, number in zip(operands, (FIRST, SECOND), strict=True)]
+    negated = [complement(op.title, t, number) for t, number in zip(operands, (FIRST, SECOND), strict=True)]
     largest = Extremum(op.title, (FIRST, SECOND), y.index, zero_point(y), *clamp(y, 0), negated=True)
     return Composite(op.title, (*negated, largest), y.index)
 

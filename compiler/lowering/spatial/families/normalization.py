@@ -2,7 +2,8 @@
 
 Words of a pixel pass through wide memory twice, one to a row: to be multiplied with themselves, and,
 a byte to a lane, with the root. Up to three channels are copied first, so that what fills up their
-word counts as zero: the official program adds the square of whatever lies there.
+word counts as zero: the official program adds the square of whatever lies there. More channels are filled up
+by a convolution.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from compiler.lowering.spatial.families.composite import FIRST, Composite
 from compiler.lowering.spatial.families.family import Family
 from compiler.lowering.spatial.families.multiplication import OPERAND_ROW
 from compiler.lowering.spatial.families.pool import TRANSPOSE_BYTES
+from compiler.lowering.spatial.families.selection import fill_words
 from compiler.lowering.spatial.families.unary import IDENTITY_WORDS, NO_LIMITS, Unary
 from compiler.lowering.spatial.geometry import Activation, by_content, many
 from compiler.lowering.spatial.layer import Activations, Effort, Layer, most_pixels
@@ -163,11 +165,11 @@ class Clearing(Unary):
 def _read(context: Context, op: Operator) -> Layer:
     x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
     scale, zero = quantization(x).scales[0], zero_point(x)
-    source, channels = context.resolve(x.index), x.shape[-1]
-    table = RECIPROCAL_ROOT.scaled(_WORD * float(scale))
-    padded = channels % 4 != 0
-    layer = Normalization(op.title, FIRST if padded else source, y.index, zero, zero_point(y), bits(scale * scale), table)
-    if not padded:
+    channels, table = x.shape[-1], RECIPROCAL_ROOT.scaled(_WORD * float(scale))
+    alone = channels < 4
+    source = context.resolve(x.index) if alone else fill_words(context, op.title, x)
+    layer = Normalization(op.title, FIRST if alone else source, y.index, zero, zero_point(y), bits(scale * scale), table)
+    if not alone:
         return layer
     copy = Clearing(op.title, source, FIRST, zero, zero, bits(1.0), NO_LIMITS["clamp_low"], NO_LIMITS["clamp_high"],
                     channels=channels)
@@ -175,16 +177,13 @@ def _read(context: Context, op: Operator) -> Layer:
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Up to 4 channels, or a multiple of 4; results in steps of 1/128."""
+    """Results in steps of 1/128."""
     x, y = graph.tensors[op.inputs[0]], graph.output(op)
     if x.quantization is None or y.quantization is None or x.type is not y.type:
         return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")
     if quantization(y).scale != _SCALE:
         return refusal(op, f"its result {y.name} has scale {quantization(y).scale}; the chip gives steps of 1/128.",
                        "Convert with the fixed output range of L2_NORMALIZATION.")
-    if x.shape[-1] > 4 and x.shape[-1] % 4:
-        return refusal(op, f"its input {x.name} has {x.shape[-1]} channels; up to 4, or a multiple of 4, are generated.",
-                       "Make the number of channels a multiple of 4.")
     return None
 
 

@@ -1,4 +1,4 @@
-"""MEAN, SUM and REDUCE_MAX along rows, columns or channels.
+"""MEAN, SUM, REDUCE_MAX and REDUCE_MIN along rows, columns or channels.
 
 Along rows and columns they are pools. Along channels the words of a pixel pass through wide memory, one
 to a row, and are summed up byte by byte.
@@ -7,20 +7,22 @@ to a row, and are summed up byte by byte.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import TILES
 from compiler.graph import Graph, Operator
-from compiler.lowering.arithmetic import bits, clamp, mean_multiplier, unary_multiplier, zero_point
+from compiler.lowering.arithmetic import bits, clamp, mean_multiplier, zero_point
 from compiler.lowering.builder import LAYER_COUNTERS, Values, signal, walk, watch
 from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.context import Context, extent_of
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.family import Family
 from compiler.lowering.spatial.families.multiplication import OPERAND_ROW, blocks_of, pass_through
-from compiler.lowering.spatial.families.pool import Pool
-from compiler.lowering.spatial.families.whole_pool import read_whole_pool
+from compiler.lowering.spatial.families.selection import fill_words, move
+from compiler.lowering.spatial.families.whole_pool import pool_of, read_whole_pool
 from compiler.lowering.spatial.geometry import IDENTITY, Activation, Window, by_content
 from compiler.lowering.spatial.layer import Activations, Effort, Layer
 from compiler.mapping import Status, Verdict
@@ -102,49 +104,49 @@ def _axes(graph: Graph, op: Operator) -> set[int]:
     return {a for a in found if a < 0 or extent[a] > 1}
 
 
-def _read(context: Context, op: Operator) -> Layer:
+def _read(context: Context, op: Operator) -> Layer | list[Layer]:
     graph = context.graph
     x, y = graph.tensors[op.inputs[0]], graph.output(op)
-    axes, extent = _axes(graph, op), extent_of(x)
-    low, high = clamp(y, 0)
+    axes, extent = _axes(graph, op), list(extent_of(x))
     if axes == {a for a in (_ROWS, _COLUMNS) if extent[a] > 1}:
         return read_whole_pool(context, op)
     (axis,) = axes
-    maximum = op.name == "REDUCE_MAX"
-    multiplier = unary_multiplier(x, y) if maximum else mean_multiplier(x, y, extent[axis] if op.name == "MEAN" else 1)
-    fields = zero_point(x), zero_point(y), bits(multiplier), low, high
-    source = context.resolve(x.index)
+    count, extent[axis] = extent[axis], 1
+    result = y if tuple(extent) == extent_of(y) else context.between(y, (1, *extent), "not moved")
+    layer = _along(context, op, axis, count if op.name == "MEAN" else 1, count, result.index)
+    if result is y:
+        return layer
+    origins = np.arange(y.elements).reshape(extent_of(y))
+    return [layer, *move(context, f"{op.title} without its {_NAMES[axis]}", result, y, origins)]
+
+
+def _along(context: Context, op: Operator, axis: int, share: int, length: int, target: int) -> Layer:
+    """Return the reduction of one dimension of a length, which is kept."""
+    x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
     if axis == _CHANNELS:
-        return ChannelSum(op.title, source, y.index, *fields)
+        return ChannelSum(op.title, fill_words(context, op.title, x), target, zero_point(x), zero_point(y),
+                          bits(mean_multiplier(x, y, share)), *clamp(y, 0))
     windows = [IDENTITY, IDENTITY]
-    windows[axis] = Window(extent[axis], extent[axis])
-    return Pool(op.title, maximum, source, y.index, (windows[0], windows[1]), *fields)
+    windows[axis] = Window(length, length)
+    pool = pool_of(context, op, share, target, (windows[0], windows[1]))
+    return replace(pool, source=context.resolve(pool.source))
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Along rows, columns, both of them, or channels.
-
-    Channels: MEAN and SUM only, a multiple of 4 of them. Along columns by themselves, and channels, the dimension
-    must be kept.
-    """
+    """Along rows, columns, both of them, or channels (these MEAN and SUM only)."""
     x, y, axes = graph.tensors[op.inputs[0]], graph.output(op), graph.tensors[op.inputs[1]]
     if not axes.is_constant:
         return Verdict(Status.NOT_CONSTANT, f"{op.title}: its axes must be constants.", "Freeze the model first.")
     if x.type is not y.type or x.quantization is None or y.quantization is None:
         return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")
-    reduced, extent = _axes(graph, op), list(extent_of(x))
+    reduced, extent = _axes(graph, op), extent_of(x)
     whole = {a for a in (_ROWS, _COLUMNS) if extent[a] > 1}
     if (not reduced and whole) or min(reduced, default=0) < 0 or (len(reduced) > 1 and reduced != whole):
         return refusal(op, f"reduces {x.name} of shape {list(x.shape)} along {axes.array().reshape(-1).tolist()}; rows, "
                            "columns, both of them, or channels are generated.", "Reduce in several steps.")
-    if reduced == {_CHANNELS} and (op.name == "REDUCE_MAX" or extent[_CHANNELS] % 4):
-        return refusal(op, f"reduces the {extent[_CHANNELS]} channels of {x.name}; means and sums over a multiple of 4 are "
-                           "generated.", "Make the number of channels a multiple of 4.")
-    for axis in reduced:
-        extent[axis] = 1
-    if reduced != whole and tuple(extent) != extent_of(y):
-        return refusal(op, f"drops the {_NAMES[min(reduced)]} of {x.name}, and the dimensions in front of them move.",
-                       "Keep the reduced dimension.")
+    if reduced == {_CHANNELS} and op.name not in ("MEAN", "SUM"):
+        return refusal(op, f"compares the {extent[_CHANNELS]} channels of {x.name}; they can only be summed up.",
+                       "Transpose the tensor, so that rows or columns are compared.")
     return None
 
 

@@ -84,6 +84,19 @@ def select_channels(name: str, source: int, x: Tensor, target: int, y: Tensor, c
     return Convolution(name, kernel, source, target, windows, zero_point(x), zero_point(y), low, high)
 
 
+def fill_words(context: Context, name: str, x: Tensor) -> int:
+    """Return an image whose words hold the zero point where there are no channels; a copy is made where there are such."""
+    source, image = context.resolve(x.index), image_of(x)
+    spare = image.padded - image.channels
+    if not spare:
+        return source
+    filled = context.between(x, (*x.shape[:-1], image.padded), "filled up")
+    channels = [*range(image.channels), *[PADDING] * spare]
+    context.before.append(select_channels(f"{name} filled up", source, x, filled.index, filled, channels,
+                                          (IDENTITY, IDENTITY)))
+    return filled.index
+
+
 def copy_pixels(name: str, source: int, x: Tensor, target: int, y: Tensor, windows: Windows, channel: int = 0) -> Shift:
     """Return the copy of an image, rescaled where quantizations differ.
 

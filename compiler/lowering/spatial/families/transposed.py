@@ -42,7 +42,6 @@ class TransposedConvolution(Layer):
     name: str
     parts: tuple[Convolution, ...]
 
-    banded: ClassVar[bool] = False
     moves: ClassVar[bool] = True
 
     @property
@@ -88,7 +87,7 @@ class TransposedConvolution(Layer):
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Exchange borders, compute part after part."""
         self.exchange(emission, activations, self.source)
-        for part in self.parts:
+        for part in (p for p in self.parts if p.pixels(activations[self.target])):
             emission.b.barrier()
             emission.reset()
             part.compute(emission, activations)

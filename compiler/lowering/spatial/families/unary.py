@@ -26,6 +26,8 @@ from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.mapping import Verdict
 
 CONSTANT_WORDS = 4
+HIGHEST = 255
+"""Largest value of an activation."""
 IDENTITY_ROW = WIDE_ROWS - 1
 IDENTITY_WORDS = (0x1, 0x100, 0x10000, 0x1000000)
 NO_LIMITS: Values = {"clamp_low": bits(float("-inf")), "clamp_high": bits(float("inf"))}
@@ -119,7 +121,6 @@ class Shift(Unary):
     windows: Windows = (IDENTITY, IDENTITY)
     first_channel: int = 0
 
-    banded: ClassVar[bool] = False
     moves: ClassVar[bool] = True
     takes_over: ClassVar[bool] = False
 
@@ -150,6 +151,11 @@ class Shift(Unary):
         """Return the address of the first pixel read."""
         spans = zip(self.windows, target.own(tile), strict=True)
         return source.address + source.slab(tile).offset(*(w.needed(s).start for w, s in spans))
+
+
+def complement(name: str, source: int, target: int) -> Unary:
+    """Return what values of an activation lack to 255: their largest belongs to the smallest value."""
+    return Unary(name, source, target, 0, HIGHEST, bits(-1.0), bits(-HIGHEST), 0)
 
 
 def build_identity(b: ProgramBuilder, constants: int, *, engines: int = ALL_ENGINES,

@@ -11,10 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
+
 from compiler.facts import NARROW_BYTES, TILES, WIDE_ROWS
 from compiler.graph import Operator
 from compiler.lowering.arithmetic import bits, clamp, mean_multiplier, unary_multiplier, zero_point
 from compiler.lowering.builder import walk
+from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.families.pool import (
@@ -27,6 +30,7 @@ from compiler.lowering.spatial.families.pool import (
     reduce_pixels,
     wide_rows_of,
 )
+from compiler.lowering.spatial.families.unary import HIGHEST, complement
 from compiler.lowering.spatial.geometry import Activation, Image, Slab, Span, Window, by_content
 from compiler.lowering.spatial.layer import Activations, Layer
 
@@ -242,21 +246,39 @@ def _rows(image: Image, part: Part) -> int:
 
 
 def read_whole_pool(context: Context, op: Operator) -> Layer:
-    """Read a mean, sum or maximum over a whole image."""
+    """Read a mean, sum, maximum or minimum over a whole image."""
     x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
-    image, origin = context.image(x.index), context.origin(x.index)
+    image = context.image(x.index)
     count = image.height * image.width
-    maximum = op.name in ("MAX_POOL_2D", "REDUCE_MAX")
-    low, high = clamp(y, getattr(op.options, "fusedActivationFunction", 0))
-    multiplier = bits(unary_multiplier(x, y) if maximum else mean_multiplier(x, y, 1 if op.name == "SUM" else count))
-    pool = Pool(op.title, maximum, origin, y.index, (Window(1), Window(count)), zero_point(x), zero_point(y), multiplier,
-                low, high)
+    pool = pool_of(context, op, 1 if op.name == "SUM" else count, y.index, (Window(1), Window(count)))
+    origin, maximum = pool.source, pool.maximum
     line = Slab(Span(0, 1), Span(0, count), image.padded)
     results = [sum(p.results for p in parts_of(image, t, maximum=maximum)) for t in range(TILES)]
     small = line.size <= _MOST_GATHERED and wide_rows_of(line) <= _MOST_ROWS
     if origin in context.slices or small or sum(results) * result_bytes(image, maximum=maximum) >= line.size:
         return WholePool(replace(pool, source=context.gather((origin,), 1)), count)
     return _in_parts(context, pool, image, results)
+
+
+def pool_of(context: Context, op: Operator, count: int, target: int, windows: Windows) -> Pool:
+    """Return a pool with full windows; minima are maxima of what values lack to 255, negated.
+
+    Parameters
+    ----------
+    count:
+        Pixels of a mean, one for a sum.
+    """
+    x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
+    low, high = clamp(y, getattr(op.options, "fusedActivationFunction", 0))
+    source, zero = context.origin(x.index), zero_point(x)
+    maximum = op.name in ("MAX_POOL_2D", "REDUCE_MAX", "REDUCE_MIN")
+    multiplier = unary_multiplier(x, y) if maximum else mean_multiplier(x, y, count)
+    if op.name == "REDUCE_MIN":
+        rest = context.between(x, x.shape, "to 255").index
+        context.pass_on(source, rest)
+        context.before.append(complement(f"{op.title} to 255", source, rest))
+        source, zero, multiplier = rest, HIGHEST - zero, np.float32(-multiplier)
+    return Pool(op.title, maximum, source, target, windows, zero, zero_point(y), bits(multiplier), low, high)
 
 
 def _in_parts(context: Context, pool: Pool, image: Image, results: Sequence[int]) -> Layer:
