@@ -15,6 +15,10 @@ from compiler.lowering.spatial.geometry import Activation
 from compiler.lowering.spatial.halo import Readiness, emit_halo, too_far
 from compiler.memory.plan import Piece
 
+_WATCHED_ALIKE = (TileCounter.PARAMETERS, TileCounter.AVDATA, TileCounter.RING_READ_A, TileCounter.RING_READ_B,
+                  TileCounter.WIDE_TO_SCALING)
+"""Counters that one instruction to many tiles waits for."""
+
 
 class Leaves(Enum):
     """What went before, for a layer that collects a vector."""
@@ -95,6 +99,14 @@ class Emission:
         """Fence with reset of the layers' counters."""
         self.b.tile_fence(reset=LAYER_COUNTERS)
         self.settled()
+
+    def even_out(self, tiles: Sequence[int]) -> None:
+        """Fence with reset where the counters of the engines differ between tiles that get the same instructions.
+
+        They do behind a smaller image, which other tiles have no part of.
+        """
+        if any(len({self.books.counts.get(counter, t) for t in tiles}) > 1 for counter in _WATCHED_ALIKE):
+            self.reset()
 
     def settled(self) -> None:
         """Note that a fence has waited for everything and has reset the counters."""

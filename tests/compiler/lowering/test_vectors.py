@@ -102,6 +102,13 @@ def test_results_leave_from_anywhere() -> None:
     check(net.finish([shares, boxes, image, scores, pooled]))
 
 
+def test_a_layer_on_few_tiles_may_come_before_one_on_all() -> None:
+    net = Net((12, 12, 8))
+    image = net.x
+    small = net.depthwise(5, stride=6).conv(12, 1).x
+    check(net.finish([small, net.at(image).conv(24, 1).x]), judge=True)
+
+
 LAYERS = st.one_of(
     st.tuples(st.just("dense"), st.integers(1, 150)), st.tuples(st.just("softmax")), st.tuples(st.just("logistic")),
     st.tuples(st.just("conv"), st.integers(1, 20)), st.tuples(st.just("mean")), st.tuples(st.just("rescale")),

@@ -25,7 +25,7 @@ from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.buffers import stack_wide
 from compiler.lowering.spatial.context import Context, Padding, is_flat, most_pixels, same_padding
 from compiler.lowering.spatial.emission import Emission
-from compiler.lowering.spatial.families.convolution_program import emit_convolution
+from compiler.lowering.spatial.families.convolution_program import active_tiles, emit_convolution
 from compiler.lowering.spatial.families.dense import read_dense
 from compiler.lowering.spatial.families.family import FUSED, Family
 from compiler.lowering.spatial.families.move import gapped, with_gaps
@@ -169,6 +169,7 @@ class Convolution(Layer):
         """Write borders, weights and the operation."""
         self.exchange(emission, activations, self.source)
         emission.b.barrier()
+        emission.even_out(active_tiles(self, activations[self.target]))
         self.compute(emission, activations)
 
     def compute(self, emission: Emission, activations: Activations) -> None:

@@ -87,7 +87,7 @@ def emit_convolution(b: ProgramBuilder, books: Books, layer: Convolution, source
     top:
         Wide rows from here on are left alone.
     """
-    active = [t for t in range(TILES) if all(len(span) for span in layer.results(target, t))]
+    active = active_tiles(layer, target)
     mask = sum(1 << t for t in active)
     ring = RingUse(layer.kernel, not pieces)
     blocks = layer.blocks(layer.pixels(target), top)
@@ -104,6 +104,11 @@ def emit_convolution(b: ProgramBuilder, books: Books, layer: Convolution, source
         _send_packed(b, books, layer.kernel, pieces, mask)
     else:
         _send(b, pieces, mask)
+
+
+def active_tiles(layer: Convolution, target: Activation) -> list[int]:
+    """Return the tiles that compute results."""
+    return [t for t in range(TILES) if all(len(span) for span in layer.results(target, t))]
 
 
 @dataclass(frozen=True)
