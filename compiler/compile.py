@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 
 from compiler.errors import ActivationsTooLargeError, CompilationError, UsageError
 from compiler.facts import RUNTIME_INT8_HOST, RUNTIME_VERSION_CURRENT, RUNTIME_VERSION_LOWEST
+from compiler.generation import Generation, for_runtime
 from compiler.graph import Graph, Model, Operator, TensorType, serialize_model
 from compiler.lowering.lowered import LoweredNetwork
 from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.select import Network, network_of, objection
 from compiler.mapping import MappedGraph, MappingOptions, Status, Subgraph, Verdict, check_model, map_graph
-from compiler.memory.demand import ModelDemand, for_runtime
+from compiler.memory.demand import ModelDemand, for_generation
 from compiler.memory.plan import CachePlan, ModelPlan, plan_cache
 from compiler.package.container import with_custom_operators
 from compiler.package.file import serialize_compiled
@@ -36,6 +37,8 @@ class CompileOptions:
         Per model: names of the outputs of the Edge TPU part.
     first_operators:
         Per model: how many operators from the start may run on the Edge TPU; all by default.
+    generation:
+        Whose habits the programs have; by default those that the runtime version asks for.
     """
 
     min_runtime_version: int = RUNTIME_VERSION_CURRENT
@@ -43,6 +46,7 @@ class CompileOptions:
     intermediate_tensors: tuple[tuple[str, ...], ...] = ()
     multiple_subgraphs: bool = False
     first_operators: tuple[int, ...] = ()
+    generation: Generation | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -51,6 +55,11 @@ class CompileOptions:
                              f"{RUNTIME_VERSION_LOWEST}..{RUNTIME_VERSION_CURRENT}.")
         if self.token is not None and not 0 < self.token < 1 << 64:
             raise UsageError(f"the caching token {self.token} is not in 1..2**64-1.")
+
+    @property
+    def habits(self) -> Generation:
+        """Whose habits the programs have."""
+        return self.generation or for_runtime(self.min_runtime_version)
 
 
 @dataclass(frozen=True)
@@ -182,13 +191,13 @@ class _Job:
         while True:
             self.mapped = map_graph(self.model.main, self.mapping_options, self.objection)
             try:
-                return [network_of(self.model.main, part) for part in self.mapped.subgraphs]
+                return [network_of(self.model.main, part, self.options.habits) for part in self.mapped.subgraphs]
             except LoweringRefusal as refused:
                 self.refuse(refused)
 
     def demand(self, network: Network, plan: ModelPlan | None = None) -> ModelDemand:
         """Return what a subgraph asks of parameter memory under a plan made before."""
-        return for_runtime(network.demand(self.model.source, plan), self.options.min_runtime_version)
+        return for_generation(network.demand(self.model.source, plan), self.options.habits)
 
     def refuse(self, refused: LoweringRefusal) -> None:
         """Remember a refusal."""

@@ -46,8 +46,6 @@ RUNTIME_FEATURES = {
 
 RUNTIME_INT8_HOST = 12
 """First runtime that takes int8 host data."""
-RUNTIME_DENSE_ON_RING = 12
-"""First runtime whose official programs send parameters of dense layers over the ring."""
 
 COMPILER_VERSION = "16.0.384591198"
 """Version of the official compiler whose output we follow; its drop-in command prints it."""

@@ -7,15 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from compiler.beagle.isa import Instruction, decode_stream, encode_stream
-from compiler.beagle.reference import Generation, evaluate
+from compiler.beagle.reference import Generation as Arithmetic
+from compiler.beagle.reference import evaluate
 from compiler.beagle.simulator import Machine
 from compiler.conformance.plan import compare_plan
 from compiler.conformance.runs import Array, PairUnderTest, against_kernels, compared, run, simulated_cycles
 from compiler.mapping import MappingOptions, map_graph
-from compiler.package import Executable, Package, read_package, write_package
+from compiler.package import Executable, read_package, write_package
 
 TABLE_FUNCTIONS = {"SOFTMAX", "LOGISTIC", "TANH", "L2_NORMALIZATION", "RSQRT", "SQUARED_DIFFERENCE",
                    "UNIDIRECTIONAL_SEQUENCE_LSTM"}
@@ -105,12 +104,13 @@ def simulate(pair: PairUnderTest) -> Result:
     figures: dict[str, Any] = {"reliances": Counter[str](), "suspicions": 0, "tflite": [], "cycles": 0}
     for number, (_, p) in enumerate(pair.packages):
         graph, begin, end = part = pair.mapped_part(number)
+        arithmetic = Arithmetic.EARLY if pair.generation.early_arithmetic else Arithmetic.LATER
         for sample in range(pair.samples):
             found = pair.official(number, sample)
             if found.findings:
                 return Result("fail", "; ".join(found.findings), {"findings": len(found.findings)})
             given = list(pair.given(number, sample).values())
-            truth = evaluate(graph, dict(zip(begin, given, strict=True)), until=end, generation=_generation_of(p))
+            truth = evaluate(graph, dict(zip(begin, given, strict=True)), until=end, generation=arithmetic)
             outputs = [found.outputs[layer.name] for layer in p.execution.outputs]
             ours += outputs
             truths += [truth[index] for index in end]
@@ -127,25 +127,6 @@ def simulate(pair: PairUnderTest) -> Result:
 
 def _sum(a: int | None, b: int | None) -> int | None:
     return None if a is None or b is None else a + b
-
-
-def _generation_of(p: Package) -> Generation:
-    """Tell which compilers' habits a program shows."""
-    program = (ins for chunk in p.execution.chunks for ins in decode_stream(chunk.data))
-    early = any(_scalar_function(ins) or _pool_without_clamp(ins) for ins in program)
-    return Generation.EARLY if early else Generation.LATER
-
-
-def _scalar_function(ins: Instruction) -> bool:
-    return ins.name == "scalar" and bool(ins["special"])
-
-
-def _pool_without_clamp(ins: Instruction) -> bool:
-    """Tell whether an instruction sums 16-bit pixels, scales the sum and clamps nothing."""
-    if ins.name != "tensor_op" or not ins["in_16bit"] or ins["nonlinear"] or ins["out_zero_point"]:
-        return False
-    low, high = np.array([ins["clamp_low"], ins["clamp_high"]], np.uint32).view(np.float32)
-    return bool(np.isneginf(low) and np.isposinf(high) and ins["weights_zero_point"] == 0)
 
 
 def mapping(pair: PairUnderTest) -> Result:
@@ -188,7 +169,8 @@ def memory(pair: PairUnderTest) -> Result:
     mapped = map_graph(graph, MappingOptions(multiple_subgraphs=len(pair.packages) > 1))
     if len(mapped.subgraphs) != len(pair.packages):
         return Result("fail", f"{len(mapped.subgraphs)} subgraphs, official {len(pair.packages)}")
-    found = [compare_plan(graph, part, package) for part, (_, package) in zip(mapped.subgraphs, pair.packages, strict=True)]
+    found = [compare_plan(graph, part, package, pair.generation)
+             for part, (_, package) in zip(mapped.subgraphs, pair.packages, strict=True)]
     figures = {
         "layers": sum(c.layers for c in found), "split_differs": sum(len(c.split_differs) for c in found),
         "unidentified": sum(len(c.unidentified) for c in found), "segments": sum(c.segments for c in found),

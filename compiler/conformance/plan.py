@@ -10,10 +10,11 @@ from compiler.beagle.isa import Instruction, decode_stream
 from compiler.beagle.simulator.moves import RingReceive
 from compiler.beagle.simulator.streams import Pop
 from compiler.facts import PARAMETER_LINE_BYTES, WIDE_ROWS
+from compiler.generation import Generation
 from compiler.graph import Graph
 from compiler.lowering.demand import GraphDemand, read_demand
 from compiler.mapping import Subgraph
-from compiler.memory.demand import Kind, ModelDemand, for_runtime
+from compiler.memory.demand import Kind, ModelDemand, for_generation
 from compiler.memory.plan import ModelPlan, plan_cache
 from compiler.package import Executable, Package
 
@@ -92,17 +93,11 @@ class Comparison:
         return not self.split_differs and self.ours == self.official
 
 
-def compare_plan(graph: Graph, part: Subgraph, package: Package) -> Comparison:
-    """Plan a subgraph with the habits of either generation of compilers; the one that explains more layers counts.
-
-    Early compilers keep biases that are zero, and give a SOFTMAX fewer tables, or one more.
-    """
-    found = []
-    for early in (False, True):
-        read = without_tables(read_demand(graph, part, "", early=early), package)
-        demand = for_runtime(with_official_reads(read, package), package.min_runtime_version)
-        found.append(compare(read, plan_cache([demand], official_staging(package)).models[0], package))
-    return min(found, key=lambda c: (not c.equal, len(c.unidentified) + len(c.split_differs), c.segments - c.identical))
+def compare_plan(graph: Graph, part: Subgraph, package: Package, generation: Generation) -> Comparison:
+    """Plan a subgraph with the habits of a generation of compilers."""
+    read = without_tables(read_demand(graph, part, "", generation=generation), package)
+    demand = for_generation(with_official_reads(read, package), generation)
+    return compare(read, plan_cache([demand], official_staging(package)).models[0], package)
 
 
 def compare(read: GraphDemand, plan: ModelPlan, package: Package) -> Comparison:

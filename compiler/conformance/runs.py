@@ -16,7 +16,9 @@ from compiler.beagle.reference import needed
 from compiler.beagle.simulator import Machine, SimulationError
 from compiler.beagle.timing import BUSES, Costs, latency_us
 from compiler.compile import CompiledModel, CompileOptions, compile_model
+from compiler.conformance.vintage import generation_of
 from compiler.errors import EtpuError
+from compiler.generation import Generation
 from compiler.graph import Graph, Model, Operator, Tensor, parse_model, read_model, serialize_model
 from compiler.package import Executable, Layer, Package, decode_output, encode_input, tensor_name
 from compiler.package.container import packages_of
@@ -61,6 +63,11 @@ class PairUnderTest:
         """Custom operators of the compiled model and their packages."""
         return packages_of(self.compiled)
 
+    @cached_property
+    def generation(self) -> Generation:
+        """Which compiler made the official model."""
+        return generation_of(*self.packages[0])
+
     @property
     def executables(self) -> list[Executable]:
         """All official executables."""
@@ -68,9 +75,11 @@ class PairUnderTest:
 
     @cached_property
     def ours(self) -> CompiledModel:
-        """The source, compiled by our compiler with the official token."""
-        token = self.packages[0][1].execution.token or None
-        return compile_model(self.source, CompileOptions(token=token, multiple_subgraphs=len(self.packages) > 1))
+        """The source, compiled by our compiler with the official token, for the official runtime and generation."""
+        package = self.packages[0][1]
+        return compile_model(self.source, CompileOptions(
+            package.min_runtime_version, package.execution.token or None, multiple_subgraphs=len(self.packages) > 1,
+            generation=self.generation))
 
     @cached_property
     def our_packages(self) -> list[Package]:

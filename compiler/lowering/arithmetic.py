@@ -101,9 +101,9 @@ def unsigned_weights(weights: Tensor) -> npt.NDArray[np.uint8]:
     return array if weights.type is TensorType.UINT8 else (array.view(np.uint8) ^ np.uint8(0x80))
 
 
-def bias_values(bias: Tensor | None, outputs: int) -> npt.NDArray[np.int32] | None:
-    """Return the bias, None when there is none or it is all zero."""
+def bias_values(bias: Tensor | None, outputs: int, *, keep_zero: bool = False) -> npt.NDArray[np.int32] | None:
+    """Return the bias, None when there is none or, unless it is kept, it is all zero."""
     if bias is None:
         return None
     values: npt.NDArray[Any] = bias.array().reshape(-1).astype(np.int32)
-    return values if values.size == outputs and values.any() else None
+    return values if values.size == outputs and (keep_zero or values.any()) else None

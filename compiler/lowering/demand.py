@@ -7,11 +7,12 @@ every graph that the mapping allows, also where no program can be generated yet.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from compiler.facts import LANES, PARAMETER_LINE_BYTES, WIDE_ROWS
+from compiler.generation import CURRENT, Generation, SoftmaxForm
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import unsigned_weights, zero_point
 from compiler.lowering.dense_layer import DenseLayer
@@ -19,7 +20,7 @@ from compiler.lowering.parameters import Bytes, DenseParameters, dense_blob, rou
 from compiler.lowering.spatial.context import extent_of, image_of, is_flat, same_bytes
 from compiler.lowering.spatial.families.convolution import kernel_of, ring_tensor
 from compiler.lowering.spatial.families.dense import dense_layer, dense_tensor
-from compiler.lowering.spatial.families.softmax import softmax_layer, softmax_tensors
+from compiler.lowering.spatial.families.softmax import softmax_layer, softmax_tables
 from compiler.lowering.spatial.gathering import flattened_weights
 from compiler.lowering.spatial.weights import Kernel
 from compiler.mapping import Subgraph
@@ -52,21 +53,21 @@ class GraphDemand:
 
 
 def read_demand(graph: Graph, subgraph: Subgraph, name: str, staging_row: int = WIDE_ROWS, *,
-                early: bool = False) -> GraphDemand:
+                generation: Generation = CURRENT) -> GraphDemand:
     """Read the demand of a subgraph, in the order of its operators.
 
     Parameters
     ----------
     staging_row:
         Lowest wide row that the executable uses for itself.
-    early:
-        Habits of early compilers: biases that are all zero stay, a SOFTMAX may have a fourth table.
+    generation:
+        Whose habits the programs have.
     """
     found: list[tuple[ParameterTensor, bytes]] = []
     unread = []
     for index in subgraph.operators:
         op = graph.operators[index]
-        tensors = _tensors(graph, op, early)
+        tensors = _tensors(graph, op, generation)
         found += tensors
         if op.name in _UNREAD or (op.name == "FULLY_CONNECTED" and not tensors):
             unread.append(op.title)
@@ -74,22 +75,20 @@ def read_demand(graph: Graph, subgraph: Subgraph, name: str, staging_row: int = 
                        tuple(unread))
 
 
-def _tensors(graph: Graph, op: Operator, early: bool) -> list[tuple[ParameterTensor, bytes]]:
+def _tensors(graph: Graph, op: Operator, generation: Generation) -> list[tuple[ParameterTensor, bytes]]:
     x = graph.tensors[op.inputs[0]]
     if op.name == "FULLY_CONNECTED" or (op.name == "CONV_2D" and is_flat(x)):
         weights = graph.tensors[op.inputs[1]]
         if not weights.is_constant or (op.name == "FULLY_CONNECTED" and weights.shape[-1] != x.elements):
             return []
-        layer = dense_layer(graph, op, _flattened(graph, op))
-        return [_dense(op, _with_bias(graph, op, layer.parameters, early))]
+        return [_dense(op, dense_layer(graph, op, _flattened(graph, op), generation).parameters)]
     if op.name in _CONVOLUTIONS:
-        kernel = kernel_of(graph, op)
-        kernel = replace(kernel, parameters=_with_bias(graph, op, kernel.parameters, early))
+        kernel = kernel_of(graph, op, generation=generation)
         return [(ring_tensor(op.title, kernel), kernel.blob)]
     if op.name == "SOFTMAX" and is_flat(x):
-        softmax = softmax_layer(graph, op)
-        tables = list(zip(softmax_tensors(softmax), softmax.tables, strict=True))
-        return [*tables, _one(op)] if early else tables
+        tables = softmax_tables(softmax_layer(graph, op), generation.softmax)
+        spread = generation.softmax is SoftmaxForm.THREE_TABLES and x.elements > LANES
+        return [*tables, _one(op)] if spread else tables
     if op.name in _WITH_CONSTANTS:
         return [(_table(op, t), b"") for t in (graph.tensors[i] for i in op.inputs) if t.is_constant and t.elements > 1]
     return _layout_table(graph, op)
@@ -100,15 +99,9 @@ def _dense(op: Operator, parameters: DenseParameters) -> tuple[ParameterTensor, 
 
 
 def _one(op: Operator) -> tuple[ParameterTensor, bytes]:
-    """A row that holds a single 1.0, of unknown purpose."""
+    """A row that holds a single 1.0: a factor where the classes lie on several tiles."""
     blob = np.float32(1).tobytes().ljust(PARAMETER_LINE_BYTES, b"\0")
     return ParameterTensor(f"{op.title} one", Kind.LOCAL, 1, len(blob), table=True), blob
-
-
-def _with_bias(graph: Graph, op: Operator, parameters: DenseParameters, early: bool) -> DenseParameters:
-    if early and parameters.bias is None and graph.input(op, 2) is not None:
-        return replace(parameters, bias=np.zeros(parameters.outputs, np.int32))
-    return parameters
 
 
 def _layout_table(graph: Graph, op: Operator) -> list[tuple[ParameterTensor, bytes]]:

@@ -281,6 +281,16 @@ def emit_vector_output(b: ProgramBuilder, slices: Sequence[Slice], name: str, si
     b.load(11, address=low)
     b.copy(5, 11)
     b.copy(4, 10)
+    collect_vector(b, slices)
+    issue_transfer(b, BaseAddress.OUTPUT, name, size, DmaTag.OUTPUT)
+    for s in slices:
+        b.emit("outfeed", walk("fifo", 0, [(-(-s.words // 2), 0)], total_dims=3), signal("credit", 1),
+               constant222=63, to_host=1)
+        send_vector(b, s)
+
+
+def collect_vector(b: ProgramBuilder, slices: Sequence[Slice]) -> None:
+    """Owners collect their parts of a vector in the rows that results leave through."""
     for words, group in groupby(slices, key=lambda s: s.words):
         members = list(group)
         rows = -(-words // ROW_WORDS)
@@ -289,11 +299,11 @@ def emit_vector_output(b: ProgramBuilder, slices: Sequence[Slice], name: str, si
                walk("src", members[0].word, [(words, 1)], total_dims=6, mask=int(words > 1)),
                walk("dst", RECEIVE_ROW, dims, total_dims=4, mask=0, level=1, slot=1),
                watch(0, TileCounter.RING_WRITE, -1, side=1), signal("done", 1), flush_level=1)
-    issue_transfer(b, BaseAddress.OUTPUT, name, size, DmaTag.OUTPUT)
-    for s in slices:
-        rows = -(-s.words // ROW_WORDS)
-        b.emit("outfeed", walk("fifo", 0, [(-(-s.words // 2), 0)], total_dims=3), signal("credit", 1),
-               constant222=63, to_host=1)
-        dims = [(1, 1)] if rows == 1 else [(1, 1), (rows, 0)]
-        b.tile("ring_send", 1 << s.tile, walk("src", RECEIVE_ROW, dims, total_dims=4, mask=1, level=1, slot=1),
-               ring_turn(b), watch(1, TileCounter.NARROW_TO_WIDE, 1), signal("write", 1), signal("producer", 2), to_scalar=1)
+
+
+def send_vector(b: ProgramBuilder, part: Slice) -> None:
+    """The owner sends its part to the scalar core, in its turn."""
+    rows = -(-part.words // ROW_WORDS)
+    dims = [(1, 1)] if rows == 1 else [(1, 1), (rows, 0)]
+    b.tile("ring_send", 1 << part.tile, walk("src", RECEIVE_ROW, dims, total_dims=4, mask=1, level=1, slot=1),
+           ring_turn(b), watch(1, TileCounter.NARROW_TO_WIDE, 1), signal("write", 1), signal("producer", 2), to_scalar=1)

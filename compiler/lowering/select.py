@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from compiler.generation import CURRENT, Generation
 from compiler.graph import Graph, Operator
 from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.families import FAMILIES
@@ -13,7 +14,7 @@ from compiler.mapping import Subgraph, Verdict
 __all__ = ["OBJECTIONS", "Network", "network_of", "objection"]
 
 
-def network_of(graph: Graph, subgraph: Subgraph) -> Network:
+def network_of(graph: Graph, subgraph: Subgraph, generation: Generation = CURRENT) -> Network:
     """Read a subgraph as a network that code can be generated for.
 
     Raises
@@ -21,7 +22,7 @@ def network_of(graph: Graph, subgraph: Subgraph) -> Network:
     LoweringRefusal
         When an operator in it cannot be generated.
     """
-    return Network(graph, subgraph)
+    return Network(graph, subgraph, generation)
 
 
 def objection(graph: Graph, op: Operator) -> Verdict | None:

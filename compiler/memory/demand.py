@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from compiler.facts import RUNTIME_DENSE_ON_RING, WIDE_ROWS
+from compiler.facts import WIDE_ROWS
+from compiler.generation import Generation
 
 
 class Kind(Enum):
@@ -47,7 +48,7 @@ class ParameterTensor:
         Local tensors that may also lie like ring tensors, whole groups of output channels together: rows of
         one group. 0 when they may not.
     by_size:
-        Local tensors get their rows in the order of their size, as in programs for runtime 10.
+        Local tensors get their rows in the order of their size, as in programs of compiler 1.0.
     """
 
     name: str
@@ -91,13 +92,8 @@ class ModelDemand:
     staging_row: int = WIDE_ROWS
 
 
-def for_runtime(demand: ModelDemand, runtime: int) -> ModelDemand:
-    """Return a demand as programs for a runtime have it.
-
-    Official programs for runtime 10 never send the parameters of dense layers over the ring: a chain
-    of 100 layers on two tiles streams 22 of them and leaves 14 tiles empty. They place dense layers
-    by size.
-    """
-    if runtime >= RUNTIME_DENSE_ON_RING:
+def for_generation(demand: ModelDemand, generation: Generation) -> ModelDemand:
+    """Return a demand as programs of a generation have it."""
+    if generation.dense_on_ring:
         return demand
     return replace(demand, tensors=tuple(replace(t, group_rows=0, by_size=True) for t in demand.tensors))

@@ -7,7 +7,7 @@ from typing import Any
 
 from compiler.errors import PackageError
 
-_VERSION, _CHIP_NAME, _PACKAGE, _MODE, _CHIPS, _EXTRA = "1", "2", "4", "5", "6", "7"
+_VERSION, CHIP_NAME, _PACKAGE, _MODE, CHIPS, _EXTRA = "1", "2", "4", "5", "6", "7"
 CHIP_BEAGLE = 18
 """Number of the chip in the list under key 6."""
 
@@ -25,7 +25,7 @@ class CustomOptions:
     """
 
     package: bytes
-    entries: tuple[tuple[str, Any], ...] = ((_VERSION, 0), (_MODE, -1), (_CHIPS, (CHIP_BEAGLE,)), (_EXTRA, ()))
+    entries: tuple[tuple[str, Any], ...] = ((_VERSION, 0), (_MODE, -1), (CHIPS, (CHIP_BEAGLE,)), (_EXTRA, ()))
 
 
 def read_custom_options(data: bytes | memoryview, what: str = "custom operator") -> CustomOptions:

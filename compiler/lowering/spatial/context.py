@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from compiler.facts import TILES
+from compiler.generation import Generation
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import zero_point
+from compiler.lowering.scalar_softmax import ScalarSoftmax
 from compiler.lowering.spatial.gathering import Gather
 from compiler.lowering.spatial.geometry import Image, Window
 from compiler.lowering.spatial.layer import Layer
@@ -28,6 +30,8 @@ class Context:
     ----------
     graph, subgraph:
         What the mapping chose.
+    generation:
+        Whose habits the programs have.
 
     Attributes
     ----------
@@ -41,15 +45,18 @@ class Context:
         Images whose channels lie apart in groups, by the tensor without gaps: number and channels of a group.
     before:
         Layers to come before the one that is being read.
+    ending:
+        What the scalar core does with the only output on its way to the host.
     """
 
-    def __init__(self, graph: Graph, subgraph: Subgraph) -> None:
-        self.graph, self.subgraph = graph, subgraph
+    def __init__(self, graph: Graph, subgraph: Subgraph, generation: Generation) -> None:
+        self.graph, self.subgraph, self.generation = graph, subgraph, generation
         self.padding: dict[int, Padding] = {}
         self.slices: dict[int, tuple[int, ...]] = {}
         self.copies: set[int] = set()
         self.apart: dict[int, tuple[int, int]] = {}
         self.before: list[Layer] = []
+        self.ending: ScalarSoftmax | None = None
         self._origin: dict[int, int] = {}
         self._views: dict[int, Tensor] = {}
         self._between: list[Tensor] = []

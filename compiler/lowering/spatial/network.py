@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from compiler.errors import ProgramError
 from compiler.facts import NARROW_BYTES, WIDE_ROWS
+from compiler.generation import Generation
 from compiler.graph import Graph, Operator
 from compiler.lowering.caching_program import caching_program
 from compiler.lowering.lowered import LoweredNetwork, refusal
@@ -29,6 +30,8 @@ class Network:
     ----------
     graph, subgraph:
         What the mapping chose.
+    generation:
+        Whose habits the programs have.
 
     Raises
     ------
@@ -36,10 +39,10 @@ class Network:
         When an operator in it cannot be generated.
     """
 
-    def __init__(self, graph: Graph, subgraph: Subgraph) -> None:
+    def __init__(self, graph: Graph, subgraph: Subgraph, generation: Generation) -> None:
         self.graph = graph
         self.subgraph = subgraph
-        self.reader = NetworkReader(graph, subgraph)
+        self.reader = NetworkReader(graph, subgraph, generation)
         self.network = in_bands(self.reader.network)
         self._check()
         self.memory = self._place()

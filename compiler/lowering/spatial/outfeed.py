@@ -10,21 +10,14 @@ from compiler.facts import TILES
 from compiler.lowering.builder import ProgramBuilder, Values, address_pair, signal, walk, watch
 from compiler.lowering.dense import RECEIVE_ROW, issue_transfer, ring_turn
 from compiler.lowering.dense_layer import ROW_WORDS
+from compiler.lowering.scalar_memory import SCALAR_WORDS, push_words, push_zero
 from compiler.lowering.spatial.geometry import Activation, by_content, many
 from compiler.package.model import BaseAddress
 
-SCALAR_WORDS = 4096
-"""Words of the scalar memory that official programs use."""
 _PART_WORDS = 1024
 """Words of a part at most: 16 lines."""
 _SCALAR_MEMORY = 1 << 4
 """Engine of a scalar fence that waits for the scalar memory."""
-_LOAD = {"port": 3, "port_operation": 0x26}
-"""Load a register from the scalar memory and step the pointer."""
-_PUSH = 8
-"""Vector operation that passes a register to the host."""
-_POINTER, _PAIR = 6, (7, 8)
-"""Registers of the copy loop."""
 
 
 def emit_outfeed(b: ProgramBuilder, source: Activation, name: str, size: int) -> None:
@@ -103,31 +96,9 @@ def _through_scalar_memory(b: ProgramBuilder, words: Mapping[int, int], name: st
         b.scalar_fence(engines=1 << ScalarEngine.OUTFEED, tiles=False)
         if i == 0:
             issue_transfer(b, BaseAddress.OUTPUT, name, size, DmaTag.OUTPUT)
-        _push(b, at)
+        push_words(b, 0, at)
     if sum(words.values()) % 2:
-        # The transfer is a multiple of 8 bytes.
-        b.load(_POINTER)
-        b.scalar_instruction("scalar", vector_operation=_PUSH, vector_source=_POINTER)
-
-
-def _push(b: ProgramBuilder, words: int) -> None:
-    """Pass words from the start of the scalar memory to the host, a pair always being on its way."""
-    pairs = words // 2
-    b.load(_POINTER)
-    if pairs:
-        for register in _PAIR:
-            b.scalar_instruction("scalar", port_register=register, **_LOAD)
-        if pairs > 1:
-            b.scalar_instruction("loop", iterations=pairs - 1, body=2)
-            for register in _PAIR:
-                b.scalar_instruction("scalar", port_register=register, vector_operation=_PUSH, vector_source=register,
-                                     **_LOAD)
-        for register in _PAIR:
-            b.scalar_instruction("scalar", vector_operation=_PUSH, vector_source=register)
-    if words % 2:
-        b.scalar_instruction("scalar", port_register=_PAIR[0], **_LOAD)
-        b.scalar_instruction("scalar")
-        b.scalar_instruction("scalar", vector_operation=_PUSH, vector_source=_PAIR[0])
+        push_zero(b)
 
 
 def _collect(source: Activation, tile: int) -> Values:

@@ -18,6 +18,7 @@ from compiler.lowering.dense import (
     input_row,
 )
 from compiler.lowering.parameters import round_up
+from compiler.lowering.scalar_softmax import ScalarSoftmax, emit_scalar_softmax
 from compiler.lowering.spatial.bands import Reading, Strip, stored, stored_needs, views
 from compiler.lowering.spatial.buffers import Lifetime, NarrowMemory
 from compiler.lowering.spatial.emission import Emission, Leaves
@@ -49,6 +50,8 @@ class SpatialNetwork:
         Title of the operator that a layer serves, by name of the layer.
     strips:
         Layers that run in bands together, and those between them; empty when no layer runs in bands.
+    ending:
+        What the scalar core does with the only output on its way to the host.
     """
 
     layers: tuple[Layer, ...]
@@ -57,6 +60,7 @@ class SpatialNetwork:
     outputs: Mapping[int, int]
     titles: Mapping[str, str]
     strips: tuple[Strip, ...] = ()
+    ending: ScalarSoftmax | None = None
 
     @cached_property
     def readings(self) -> tuple[Reading, ...]:
@@ -279,6 +283,10 @@ def spatial_program(network: SpatialNetwork, memory: Memory, pieces: Mapping[str
         else:
             _emit_strip(emission, network, memory, strip)
     emission.b.serve()
+    if network.ending is not None:
+        _emit_ending(emission, network.ending, memory.activations[next(iter(network.outputs.values()))],
+                     next(iter(outputs.values())))
+        return emission.b.finish(first_register=4)
     for i, (output, port) in enumerate(outputs.items()):
         emission.drain_rows(again=i > 0)
         source = memory.activations[network.outputs[output]]
@@ -305,6 +313,14 @@ def _emit_layer(emission: Emission, network: SpatialNetwork, layer: Layer, activ
     emission.b.serve(network.titles.get(layer.name, layer.name))
     layer.emit(emission, activations)
     emission.before = layer.leaves
+
+
+def _emit_ending(emission: Emission, ending: ScalarSoftmax, source: Activation, port: Port) -> None:
+    emission.drain_rows(again=False)
+    emission.b.serve(ending.name)
+    parts = [part for part, _ in parts_of(source, in_order=False)]
+    emit_scalar_softmax(emission.b, ending, parts, port.name, port.size)
+    emission.b.serve()
 
 
 def _emit_strip(emission: Emission, network: SpatialNetwork, memory: Memory, strip: Strip) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from compiler.facts import TILES
+from compiler.generation import Generation
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import zero_point
 from compiler.lowering.dense import input_words
@@ -34,6 +35,8 @@ class NetworkReader:
     ----------
     graph, subgraph:
         What the mapping chose.
+    generation:
+        Whose habits the programs have.
 
     Attributes
     ----------
@@ -48,10 +51,10 @@ class NetworkReader:
         When an operator in it cannot be generated.
     """
 
-    def __init__(self, graph: Graph, subgraph: Subgraph) -> None:
+    def __init__(self, graph: Graph, subgraph: Subgraph, generation: Generation) -> None:
         self.graph = graph
         self.subgraph = subgraph
-        self.context = Context(graph, subgraph)
+        self.context = Context(graph, subgraph, generation)
         self.operators: dict[str, Operator] = {}
         self.network = self._read()
 
@@ -66,11 +69,14 @@ class NetworkReader:
         outputs = {t: self._leaving(t) for t in self.subgraph.outputs}
         layers += self._drain(self.graph.operators[self.subgraph.operators[-1]])
         titles = {name: op.title for name, op in self.operators.items()}
-        return SpatialNetwork(tuple(layers), self._activations(layers), tuple(self.subgraph.inputs), outputs, titles)
+        return SpatialNetwork(tuple(layers), self._activations(layers), tuple(self.subgraph.inputs), outputs, titles,
+                              ending=self.context.ending)
 
     def _leaving(self, output: int) -> int:
         """Return the activation that is sent to the host: parts of a vector but the last end at 8 bytes."""
         origin = self.context.origin(output)
+        if self.context.ending is not None and origin not in self.context.copies:
+            return origin
         words = [w for w in self.context.slices.get(origin, ()) if w]
         return self.context.resolve(output) if origin in self.context.copies or any(w % 2 for w in words[:-1]) else origin
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.facts import LANES, PARAMETER_LINE_BYTES, TILES, WIDE_ROWS
+from compiler.generation import CURRENT, Generation
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import (
     ACTIVATION_NAMES,
@@ -185,7 +186,8 @@ def ring_tensor(name: str, kernel: Kernel, reads: int = 1) -> ParameterTensor:
                            reads=reads, depthwise=kernel.depthwise)
 
 
-def kernel_of(graph: Graph, op: Operator, places: Sequence[int] | None = None, pixels: int | None = None) -> Kernel:
+def kernel_of(graph: Graph, op: Operator, places: Sequence[int] | None = None, pixels: int | None = None,
+              generation: Generation = CURRENT) -> Kernel:
     """Put the parameters of a convolution, or of a FULLY_CONNECTED of every pixel, into the order of the chip.
 
     Parameters
@@ -194,13 +196,15 @@ def kernel_of(graph: Graph, op: Operator, places: Sequence[int] | None = None, p
         Output channel that lies at each place, or ``PADDING``; by default they lie side by side.
     pixels:
         Pixels of the largest tile, where the result has another shape than the operator's output.
+    generation:
+        Decides whether a bias that is all zero is kept.
     """
     x, w, bias = (graph.input(op, i) for i in range(3))
     y = graph.output(op)
     assert x is not None and w is not None and w.quantization is not None  # checked by the objection
     outputs = y.shape[-1]
     base = DenseParameters(np.zeros((outputs, 0), np.uint8), zero_point(w), w.quantization.per_channel,
-                           multipliers(x, w, y), bias_values(bias, outputs))
+                           multipliers(x, w, y), bias_values(bias, outputs, keep_zero=generation.keeps_zero_bias(op.name)))
     filters, pixels = unsigned_weights(w), most_pixels(y) if pixels is None else pixels
     if places is not None:
         base, filters = _with_gaps(base, filters, np.array(places))
@@ -257,10 +261,10 @@ def _read(context: Context, op: Operator) -> Layer:
         return read_dense(context, op)
     x, w, y = graph.tensors[op.inputs[0]], graph.tensors[op.inputs[1]], graph.output(op)
     low, high = clamp(y, op.options.fusedActivationFunction)
-    kernel, target = kernel_of(graph, op), y.index
+    kernel, target = kernel_of(graph, op, generation=context.generation), y.index
     size = _apart(context, op)
     if size:
-        kernel = kernel_of(graph, op, gapped(y.shape[3], size))
+        kernel = kernel_of(graph, op, gapped(y.shape[3], size), context.generation)
         target = context.between(y, with_gaps(y, size), "apart").index
         context.apart[y.index] = target, size
     return Convolution(op.title, kernel, context.resolve(x.index), target, _windows(context, op, x, w), zero_point(x),

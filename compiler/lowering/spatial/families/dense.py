@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from compiler.facts import PARAMETER_LINE_BYTES, TILES, WIDE_ROWS
+from compiler.generation import CURRENT, Generation
 from compiler.graph import Graph, Operator
 from compiler.lowering.arithmetic import (
     bias_values,
@@ -104,13 +105,15 @@ def dense_tensor(layer: DenseLayer) -> ParameterTensor:
                            cacheable=p.group_rows <= WIDE_ROWS, group_rows=p.group_rows)
 
 
-def dense_layer(graph: Graph, op: Operator, weights: Bytes | None = None) -> DenseLayer:
+def dense_layer(graph: Graph, op: Operator, weights: Bytes | None = None, generation: Generation = CURRENT) -> DenseLayer:
     """Read the parameters of a FULLY_CONNECTED, or of a CONV_2D to a single pixel.
 
     Parameters
     ----------
     weights:
         Weights in another order of inputs, shape (outputs, inputs).
+    generation:
+        Decides whether a bias that is all zero is kept.
     """
     x, w, bias = (graph.input(op, i) for i in range(3))
     y = graph.output(op)
@@ -118,7 +121,7 @@ def dense_layer(graph: Graph, op: Operator, weights: Bytes | None = None) -> Den
     low, high = clamp(y, op.options.fusedActivationFunction if op.options is not None else 0)
     own = unsigned_weights(w).reshape(w.shape[0], -1) if weights is None else weights
     parameters = DenseParameters(own, zero_point(w), w.quantization.per_channel, multipliers(x, w, y),
-                                 bias_values(bias, w.shape[0]))
+                                 bias_values(bias, w.shape[0], keep_zero=generation.keeps_zero_bias(op.name)))
     return DenseLayer(op.title, parameters, None, zero_point(x), zero_point(y), low, high)
 
 
@@ -129,7 +132,7 @@ def read_dense(context: Context, op: Operator) -> Layer:
     weights = None
     if image.height * image.width > 1:
         weights = flattened_weights(unsigned_weights(w).reshape(w.shape[0], -1), image, zero_point(w))
-    layer = dense_layer(context.graph, op, weights)
+    layer = dense_layer(context.graph, op, weights, context.generation)
     source = context.gather((context.origin(x.index),), layer.tiles, in_order=weights is not None)
     context.lie(y.index, dense_words(layer))
     return Dense(op.title, layer, source, y.index)

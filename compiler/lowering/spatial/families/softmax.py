@@ -1,4 +1,4 @@
-"""SOFTMAX of a vector, on tile 0."""
+"""SOFTMAX of a vector: on tile 0, or on the scalar core where the generation has it so."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from compiler.generation import SoftmaxForm
 from compiler.graph import Graph, Operator
 from compiler.lowering.arithmetic import quantization, zero_point
 from compiler.lowering.caching_program import CacheSegment
 from compiler.lowering.lowered import refusal
+from compiler.lowering.scalar_softmax import ScalarSoftmax
 from compiler.lowering.softmax import SUM_ROW, Scratch, SoftmaxLayer, emit_softmax
-from compiler.lowering.spatial.context import Context, is_flat
+from compiler.lowering.spatial.context import Context, is_flat, same_bytes
 from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.families.family import Family
 from compiler.lowering.spatial.layer import Activations, Layer, Stored
@@ -22,6 +24,8 @@ from compiler.memory.demand import Kind, ParameterTensor
 from compiler.memory.placement import Piece
 
 _SCALE = 1 / 256
+_MOST_SCALAR_CLASSES = 4096
+"""Largest SOFTMAX that official programs compute on the scalar core."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Softmax(Layer):
     layer: SoftmaxLayer
     source: int
     target: int
+    form: SoftmaxForm = SoftmaxForm.THREE_TABLES
 
     banded: ClassVar[bool] = False
     spacious: ClassVar[bool] = True
@@ -46,7 +51,7 @@ class Softmax(Layer):
     def parameters(self) -> tuple[Stored, ...]:
         """Tables that take spare lanes out."""
         return tuple(Stored(tensor, table, self._segments, "its tables do not fit the on-chip memory")
-                     for tensor, table in zip(softmax_tensors(self.layer), self.layer.tables, strict=True))
+                     for tensor, table in softmax_tables(self.layer, self.form))
 
     def _segments(self, pieces: Sequence[Piece], on_ring: bool) -> list[CacheSegment]:
         del on_ring
@@ -65,15 +70,23 @@ class Softmax(Layer):
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Emit all steps."""
         rows = tuple(emission.pieces[s.tensor.name][0].row for s in self.parameters)
+        if self.form is SoftmaxForm.TWO_TABLES:
+            rows = rows[:1] + rows
         emit_softmax(emission.b, replace(self.layer, rows=rows), activations[self.source].own_address(0),
                      emission.constants[self.name], activations[self.target].own_address(0))
         emission.settled()
 
 
-def softmax_tensors(layer: SoftmaxLayer) -> list[ParameterTensor]:
-    """Return what the tables of a softmax ask of parameter memory."""
-    return [ParameterTensor(f"{layer.name} table {i}", Kind.LOCAL, layer.words, len(table), table=True)
-            for i, table in enumerate(layer.tables)]
+def softmax_tables(layer: SoftmaxLayer, form: SoftmaxForm) -> list[tuple[ParameterTensor, bytes]]:
+    """Return the tables of a softmax, and what they ask of parameter memory.
+
+    The first two hold the same, so that one serves for both.
+    """
+    tables = [] if form is SoftmaxForm.SCALAR_CORE else layer.tables
+    if form is SoftmaxForm.TWO_TABLES:
+        tables = tables[1:]
+    return [(ParameterTensor(f"{layer.name} table {i}", Kind.LOCAL, layer.words, len(table), table=True), table)
+            for i, table in enumerate(tables)]
 
 
 def softmax_layer(graph: Graph, op: Operator) -> SoftmaxLayer:
@@ -83,8 +96,24 @@ def softmax_layer(graph: Graph, op: Operator) -> SoftmaxLayer:
     return SoftmaxLayer(op.title, x.shape[-1], scale, zero_point(x))
 
 
-def _read(context: Context, op: Operator) -> Softmax:
-    return Softmax(op.title, softmax_layer(context.graph, op), context.resolve(op.inputs[0]), op.outputs[0])
+def _read(context: Context, op: Operator) -> Softmax | None:
+    layer, form = softmax_layer(context.graph, op), context.generation.softmax
+    if form is SoftmaxForm.SCALAR_CORE:
+        if layer.classes <= _MOST_SCALAR_CLASSES and _leaves(context, op.outputs[0]):
+            context.alias(op.outputs[0], op.inputs[0])
+            context.ending = ScalarSoftmax(op.title, layer.classes, layer.scale, layer.zero_point,
+                                           context.generation.clears_spare_bytes)
+            return None
+        form = SoftmaxForm.THREE_TABLES
+    return Softmax(op.title, layer, context.resolve(op.inputs[0]), op.outputs[0], form)
+
+
+def _leaves(context: Context, tensor: int) -> bool:
+    """Tell whether nothing but a result leaves the subgraph, and nothing else reads it."""
+    readers = context.graph.consumers.get(tensor, ())
+    if len(readers) == 1 and context.members(tensor) and same_bytes(context.graph, readers[0]):
+        return _leaves(context, readers[0].outputs[0])
+    return context.subgraph.outputs == (tensor,) and not context.members(tensor)
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
