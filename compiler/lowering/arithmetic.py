@@ -61,8 +61,13 @@ def product_multiplier(a: Tensor, b: Tensor, y: Tensor) -> np.float32:
     return np.float32(quantization(a).scales[0] * quantization(b).scales[0] * (np.float32(1) / quantization(y).scales[0]))
 
 
-def mean_multiplier(x: Tensor, y: Tensor, count: int) -> np.float32:
-    """Return the factor of a mean, f32(f32(s_x * f32(1 / count)) * f32(1 / s_y))."""
+def mean_multiplier(x: Tensor, y: Tensor, count: int, *, early_pool: bool = False) -> np.float32:
+    """Return the factor of a mean, f32(f32(s_x * f32(1 / count)) * f32(1 / s_y)).
+
+    A pool of early compilers that keeps the scale multiplies by f32(1 / count).
+    """
+    if early_pool and quantization(x).scales[0] == quantization(y).scales[0]:
+        return np.float32(1 / count)
     share = np.float32(quantization(x).scales[0] * np.float32(1 / count))
     return np.float32(share * (np.float32(1) / quantization(y).scales[0]))
 

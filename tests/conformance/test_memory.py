@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compiler.conformance.plan import compare, official_staging, without_tables
+from compiler.conformance.plan import compare, official_staging
 from compiler.conformance.runs import PairUnderTest
 from compiler.lowering.demand import read_demand
 from compiler.mapping import map_graph
@@ -24,7 +24,7 @@ def test_models_compiled_together_lie_on_the_official_rows(pairs: list[Pair]) ->
         test = PairUnderTest(pair.source, pair.compiled, 1, 0)
         ((_, package),) = test.packages
         (part,) = map_graph(test.source.main).subgraphs
-        reads.append(without_tables(read_demand(test.source.main, part, one), package))
+        reads.append(read_demand(test.source.main, part, one, generation=test.generation))
         packages.append(package)
     assert len({p.execution.token for p in packages}) == 1
     plan = plan_cache([read.demand for read in reads], min(map(official_staging, packages)))

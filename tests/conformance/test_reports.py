@@ -51,11 +51,7 @@ def test_standard_output(pairs: list[Pair]) -> None:
         assert official.subgraphs == int(fields["number_of_edge_tpu_subgraphs"])
 
 
-MEMORY = [
-    "Off-chip memory used for streaming uncached",
-    pytest.param("On-chip memory used for caching", marks=pytest.mark.xfail(
-        reason="compiler 1.0 does not count the three tables of a softmax, 27 rows; 16.0 and we do", strict=False)),
-]
+MEMORY = ["Off-chip memory used for streaming uncached", "On-chip memory used for caching"]
 
 
 @pytest.mark.parametrize("name", MEMORY)

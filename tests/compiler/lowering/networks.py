@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from compiler.beagle.judge import try_executables
+from compiler.beagle.reference import Generation as Arithmetic
 from compiler.beagle.reference import evaluate
 from compiler.beagle.simulator import Machine
-from compiler.compile import CompiledModel, compile_model
+from compiler.compile import CompiledModel, CompileOptions, compile_model
+from compiler.generation import CURRENT, Generation
 from compiler.graph import Model, Tensor, TensorType, parse_model, serialize_model
 from compiler.graph.build import GraphBuilder
 from compiler.package import Package, decode_output, encode_input
@@ -252,15 +254,17 @@ def run(package: Package, values: Mapping[str, np.ndarray], seed: int | None = N
     return {layer.name: decode_output(layer, result.outputs[layer.name]) for layer in package.execution.outputs}
 
 
-def check(model: Model, *, seeds: tuple[int | None, ...] = (None,), judge: bool = False) -> CompiledModel:
+def check(model: Model, *, seeds: tuple[int | None, ...] = (None,), judge: bool = False,
+          generation: Generation = CURRENT) -> CompiledModel:
     """Compile, and compare every value of every output with the arithmetic reference."""
-    compiled = compile_model(model)
+    compiled = compile_model(model, CompileOptions(generation=generation))
     assert compiled.on_cpu == 0, [v.reason for v in compiled.mapped.verdicts]
     ((_, package),) = packages_of(parse_model(compiled.data))
     graph = model.main
     values = {t: random_values(graph.tensors[t]) for t in graph.inputs}
     named = {graph.tensors[t].name: array for t, array in values.items()}
-    want = evaluate(graph, values)
+    arithmetic = Arithmetic.EARLY if generation.early_arithmetic else Arithmetic.LATER
+    want = evaluate(graph, values, generation=arithmetic)
     for seed in seeds:
         outputs = run(package, named, seed)
         assert len(outputs) == len(graph.outputs)

@@ -30,8 +30,9 @@ def _read(context: Context, op: Operator) -> Layer | Sequence[Layer]:
     shape = (1, *extent_of(x)[:2], w.shape[0])
     target = y if extent_of(y) == shape[1:] else context.between(y, shape, "pixel by pixel")
     low, high = clamp(y, op.options.fusedActivationFunction if op.options is not None else 0)
-    layer = Convolution(op.title, kernel_of(graph, op, pixels=most_pixels(target)), context.resolve(x.index), target.index,
-                        (IDENTITY, IDENTITY), zero_point(x), zero_point(y), low, high)
+    kernel = kernel_of(graph, op, pixels=most_pixels(target), generation=context.generation)
+    layer = Convolution(op.title, kernel, context.resolve(x.index), target.index, (IDENTITY, IDENTITY), zero_point(x), zero_point(y),
+                        low, high)
     if target is y:
         return layer
     origins = np.arange(y.elements).reshape(extent_of(y))

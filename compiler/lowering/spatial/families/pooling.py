@@ -29,9 +29,10 @@ def _read(context: Context, op: Operator) -> Layer:
     maximum = op.name == "MAX_POOL_2D"
     inside = _inside(x, y, windows) if not maximum else None
     count = sizes[0] * sizes[1] if inside is None else common_count(inside)
-    multiplier = bits(unary_multiplier(x, y) if maximum else mean_multiplier(x, y, count))
+    early = context.generation.early_arithmetic
+    multiplier = unary_multiplier(x, y) if maximum else mean_multiplier(x, y, count, early_pool=early)
     return Pool(op.title, maximum, context.resolve(x.index), y.index, (windows[0], windows[1]), zero_point(x),
-                zero_point(y), multiplier, low, high, inside)
+                zero_point(y), bits(multiplier), low, high, inside)
 
 
 def _inside(x: Tensor, y: Tensor, windows: Sequence[Window]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:

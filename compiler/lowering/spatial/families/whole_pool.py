@@ -272,7 +272,8 @@ def pool_of(context: Context, op: Operator, count: int, target: int, windows: Wi
     low, high = clamp(y, getattr(op.options, "fusedActivationFunction", 0))
     source, zero = context.origin(x.index), zero_point(x)
     maximum = op.name in ("MAX_POOL_2D", "REDUCE_MAX", "REDUCE_MIN")
-    multiplier = unary_multiplier(x, y) if maximum else mean_multiplier(x, y, count)
+    early = op.name == "AVERAGE_POOL_2D" and context.generation.early_arithmetic
+    multiplier = unary_multiplier(x, y) if maximum else mean_multiplier(x, y, count, early_pool=early)
     if op.name == "REDUCE_MIN":
         rest = context.between(x, x.shape, "to 255").index
         context.pass_on(source, rest)

@@ -1,0 +1,100 @@
+"""Habits of earlier compilers: parameters and the programs that use them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compiler.beagle.isa import decode_stream
+from compiler.compile import CompiledModel, CompileOptions, compile_model
+from compiler.generation import (
+    COMPILER_1_0,
+    COMPILER_2,
+    COMPILER_14,
+    COMPILER_16,
+    CURRENT,
+    GENERATIONS,
+    Generation,
+    for_runtime,
+)
+from compiler.graph import TensorType, parse_model
+from compiler.package import Package
+from compiler.package.container import packages_of
+from tests.compiler.lowering.networks import Net, check, random_values, run
+
+EARLY = [COMPILER_1_0, COMPILER_2]
+by_version = pytest.mark.parametrize("generation", GENERATIONS, ids=lambda g: g.version)
+early = pytest.mark.parametrize("generation", EARLY, ids=lambda g: g.version)
+
+
+def package_of(compiled: CompiledModel) -> Package:
+    ((_, package),) = packages_of(parse_model(compiled.data))
+    return package
+
+
+def uses_scalar_functions(package: Package) -> bool:
+    program = (ins for chunk in package.execution.chunks for ins in decode_stream(chunk.data))
+    return any(ins.name == "scalar" and ins["special"] for ins in program)
+
+
+def tables(compiled: CompiledModel) -> int:
+    return sum(t.table for t in compiled.plans[0].demand.tensors)
+
+
+@early
+@pytest.mark.parametrize("classes", [1, 2, 3, 4, 7, 8, 10, 64, 130, 301])
+def test_softmax_on_the_scalar_core_equals_the_reference(classes: int, generation: Generation) -> None:
+    """Also where the classes lie on several tiles, and on odd numbers of words."""
+    compiled = check(Net((1, 1, 24), TensorType.UINT8).dense(classes).softmax().model(), seeds=(None, 1), judge=True,
+                     generation=generation)
+    assert uses_scalar_functions(package_of(compiled))
+    assert tables(compiled) == 0
+
+
+def test_softmax_on_the_scalar_core_without_zero_point() -> None:
+    net = Net((1, 1, 24), TensorType.UINT8)
+    net.zero = 0
+    check(net.dense(9).softmax().model(), judge=True, generation=COMPILER_2)
+
+
+def test_the_scalar_core_clears_the_bytes_behind_the_last_class() -> None:
+    model = Net((1, 1, 24), TensorType.UINT8).dense(9).softmax().model()
+    old, new = (package_of(compile_model(model, CompileOptions(generation=g))).execution for g in EARLY)
+    assert sum(len(chunk.data) for chunk in old.chunks) == sum(len(chunk.data) for chunk in new.chunks) + 8 * 16
+
+
+@early
+def test_a_softmax_that_others_read_stays_on_the_tiles(generation: Generation) -> None:
+    model = Net((1, 1, 24), TensorType.UINT8).softmax().dense(5).model()
+    compiled = compile_model(model, CompileOptions(generation=generation))
+    package = package_of(compiled)
+    assert not uses_scalar_functions(package)
+    assert tables(compiled) == 0  # 24 classes leave no lane spare
+    values = {layer.name: random_values(model.main.tensors[t]) for layer, t in
+              zip(package.execution.inputs, model.main.inputs, strict=True)}
+    current = package_of(compile_model(model))
+    assert run(package, values).keys() == run(current, values).keys()
+    for name, array in run(current, values).items():
+        assert np.array_equal(run(package, values)[name], array)
+
+
+@by_version
+def test_tables_of_a_softmax(generation: Generation) -> None:
+    compiled = check(Net((1, 1, 24)).dense(9).softmax().model(), judge=True, generation=generation)
+    assert tables(compiled) == {COMPILER_14: 2, COMPILER_16: 3}.get(generation, 0)
+
+
+@by_version
+def test_biases_that_are_zero(generation: Generation) -> None:
+    """Programs read what is stored, and only that."""
+    net = Net((9, 9, 4), TensorType.UINT8).conv(8, 3, bias=False)
+    kept = check(net.model(), judge=True, generation=generation)
+    bare = compile_model(net.model(), CompileOptions(generation=COMPILER_16))
+    more = len(package_of(kept).caching.parameters) - len(package_of(bare).caching.parameters)
+    assert more == (16 * 4 if "CONV_2D" in generation.zero_bias else 0)
+
+
+def test_runtimes_choose_generations() -> None:
+    assert [for_runtime(v) for v in range(10, 15)] == [COMPILER_1_0, COMPILER_1_0, CURRENT, CURRENT, CURRENT]
+    assert CompileOptions(10).habits is COMPILER_1_0
+    assert CompileOptions(10, generation=COMPILER_14).habits is COMPILER_14
