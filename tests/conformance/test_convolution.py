@@ -35,7 +35,8 @@ def test_blobs_of_all_convolutions_are_in_the_official_ones(pairs: list[Pair]) -
             continue
         graph = read_model(pair.source).main
         packages = packages_of(read_model(pair.compiled))
-        official, generation = b"".join(e.parameters for _, p in packages for e in p.executables), generation_of(*packages[0])
+        official = b"".join(e.parameters for _, p in packages for e in p.executables)
+        generation = generation_of(*packages[0])
         for op in graph.operators:
             if op.name not in CONVOLUTIONS or convolution_objection(graph, op) is not None:
                 continue

@@ -264,7 +264,7 @@ def _read(context: Context, op: Operator) -> Layer:
     kernel, target = kernel_of(graph, op, generation=context.generation), y.index
     size = _apart(context, op)
     if size:
-        kernel = kernel_of(graph, op, gapped(y.shape[3], size), context.generation)
+        kernel = kernel_of(graph, op, gapped(y.shape[3], size), generation=context.generation)
         target = context.between(y, with_gaps(y, size), "apart").index
         context.apart[y.index] = target, size
     return Convolution(op.title, kernel, context.resolve(x.index), target, _windows(context, op, x, w), zero_point(x),

@@ -31,8 +31,8 @@ def _read(context: Context, op: Operator) -> Layer | Sequence[Layer]:
     target = y if extent_of(y) == shape[1:] else context.between(y, shape, "pixel by pixel")
     low, high = clamp(y, op.options.fusedActivationFunction if op.options is not None else 0)
     kernel = kernel_of(graph, op, pixels=most_pixels(target), generation=context.generation)
-    layer = Convolution(op.title, kernel, context.resolve(x.index), target.index, (IDENTITY, IDENTITY), zero_point(x), zero_point(y),
-                        low, high)
+    layer = Convolution(op.title, kernel, context.resolve(x.index), target.index, (IDENTITY, IDENTITY), zero_point(x),
+                        zero_point(y), low, high)
     if target is y:
         return layer
     origins = np.arange(y.elements).reshape(extent_of(y))
