@@ -8,6 +8,7 @@ output channel, its bytes the weights of four consecutive input channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +75,7 @@ class DenseParameters:
         """Groups of output channels."""
         return -(-self.outputs // self.group_outputs)
 
-    @property
+    @cached_property
     def has_factor_row(self) -> bool:
         """Multipliers travel in the header only when they differ between channels."""
         return self.per_channel and len(np.unique(self.factors.view(np.uint32))) > 1

@@ -115,10 +115,6 @@ class Network:
         return tuple(replace(p.tensor, reads=strip.bands) for strip in self.network.cuts for i in strip.layers
                      for p in self.network.layers[i].parameters)
 
-    @property
-    def _parameters(self) -> list[Stored]:
-        return [p for layer in self.network.layers for p in layer.parameters]
-
     def lower(self, plan: ModelPlan) -> LoweredNetwork:
         """Write the programs for a memory plan.
 
@@ -127,10 +123,10 @@ class Network:
         LoweringRefusal
             When something cannot be written after all.
         """
-        for layer in self.network.layers:
-            for p in layer.parameters:
-                self._check_stored(layer, p, plan)
-        stored = self._parameters
+        owned = [(layer, p) for layer in self.network.layers for p in layer.parameters]
+        for i, (layer, p) in enumerate(owned):
+            self._check_stored(layer, p, cached=plan.cached(i))
+        stored = [p for _, p in owned]
         pieces = {p.tensor.name: found for p, found in zip(stored, plan.pieces, strict=True)}
         on_ring = frozenset(stored[i].tensor.name for i in plan.on_ring)
         try:
@@ -145,8 +141,7 @@ class Network:
             *(p.blob for p in layer.parameters if not pieces[p.tensor.name]), layer.streamed))
         return LoweredNetwork(program, caching, cached, streamed, self.memory.used)
 
-    def _check_stored(self, layer: Layer, stored: Stored, plan: ModelPlan) -> None:
-        cached = plan.cached(self._parameters.index(stored))
+    def _check_stored(self, layer: Layer, stored: Stored, *, cached: bool) -> None:
         if stored.only_cached and not cached:
             op = self.reader.operators[layer.name]
             raise LoweringRefusal(op.index, refusal(op, f"{stored.only_cached}.", "Compile the model alone."))

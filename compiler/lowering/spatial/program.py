@@ -67,12 +67,17 @@ class SpatialNetwork:
         """What each layer reads."""
         return tuple(layer.reading for layer in self.layers)
 
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        """Place of every layer object; layers are not compared by their parameters."""
+        return {id(layer): i for i, layer in enumerate(self.layers)}
+
     @property
     def kept(self) -> frozenset[int]:
         """Activations that something behind the last layer reads."""
         return frozenset(self.outputs.values())
 
-    @property
+    @cached_property
     def cuts(self) -> tuple[Strip, ...]:
         """All layers as strips."""
         return self.strips or tuple(Strip(i, i + 1) for i in range(len(self.layers)))
@@ -108,7 +113,7 @@ class SpatialNetwork:
 
     def scenes_of(self, layer: Layer) -> Sequence[Activations]:
         """Return the images as a layer sees them, band after band."""
-        return self._scenes[self.layers.index(layer)]
+        return self._scenes[self._places[id(layer)]]
 
     def pixels(self, layer: Layer) -> int:
         """Pixels of the result that a tile computes at once, at most."""
@@ -116,7 +121,7 @@ class SpatialNetwork:
 
     def top_row(self, layer: Layer) -> int:
         """Wide row from which on a layer finds them taken: the one behind it may already be filling its own."""
-        at = self.layers.index(layer) + 1
+        at = self._places[id(layer)] + 1
         if at == len(self.layers) or not all(s.whole for s in self.cuts if {at - 1, at} & set(s.layers)):
             return WIDE_ROWS
         return self.layers[at].first_row_early(self.activations)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -136,7 +137,7 @@ class Convolution(Layer):
         sizes = [partial, headers + HEADER_GAP_ROWS if headers else 0, k.slots * k.rows]
         return WideBlocks(*stack_wide(sizes, top))
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[Stored, ...]:
         """The kernel."""
         k = self.kernel

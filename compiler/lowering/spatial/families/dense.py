@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -51,7 +52,7 @@ class Dense(Layer):
         """The vector."""
         return (self.source,)
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[Stored, ...]:
         """Weights and what belongs to the outputs."""
         return (Stored(dense_tensor(self.layer), dense_blob(self.layer.parameters), self._segments),)
