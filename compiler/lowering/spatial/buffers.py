@@ -1,7 +1,7 @@
 """Places in narrow and wide memory.
 
-Narrow memory holds activations while they are needed; what the fullest step of the program needs
-chooses its place first, as in official programs. Wide
+Narrow memory holds activations while they are needed; it is filled from the bottom, as in official
+programs. Wide
 memory holds what an operator works with at its upper end, the largest block on top; cached
 parameters lie below.
 """
@@ -19,18 +19,11 @@ _PROMOTIONS = 6
 
 @dataclass(frozen=True)
 class Lifetime:
-    """A buffer and the steps of the program during which it is needed, both ends included.
-
-    Attributes
-    ----------
-    late:
-        It comes behind others of the same step, whatever its size.
-    """
+    """A buffer and the steps of the program during which it is needed, both ends included."""
 
     size: int
     first: int
     last: int
-    late: bool = False
 
     def overlaps(self, other: Lifetime) -> bool:
         """Tell whether there is a step that needs both."""
@@ -45,25 +38,49 @@ class NarrowMemory:
 
     def place(self, buffer: Lifetime, floor: int = 0) -> int:
         """Take the lowest address from ``floor`` on that is free during all of the buffer's life."""
+        at = self._lowest(buffer, floor)
+        self._taken.append((at, buffer))
+        return at
+
+    def _lowest(self, buffer: Lifetime, floor: int = 0) -> int:
         at = floor
         for start, other in sorted(((s, o) for s, o in self._taken if buffer.overlaps(o)), key=lambda item: item[0]):
             if at + buffer.size <= start:
                 break
             at = max(at, start + other.size)
-        self._taken.append((at, buffer))
         return at
 
     def place_all(self, buffers: Mapping[int, Lifetime], limit: int) -> dict[int, int]:
-        """Place what the fullest step needs first, the largest of it at the bottom; then the next step.
+        """Fill the memory from the bottom: what can lie lowest comes next.
 
-        Where something ends beyond ``limit`` so, other orders are tried; the first stays when none helps.
+        Of buffers that can lie equally low, the one that is needed in the fullest step comes first; of those the one
+        with the greatest product of size and squared number of steps. Where something ends beyond ``limit`` so, other
+        orders are tried; the first stays when none helps.
         """
         before = list(self._taken)
+        official = self._from_the_bottom(buffers)
+        if _end(official, buffers) <= limit:
+            return official
         for order in _orders(buffers, limit, before):
             addresses = self._in_order(buffers, order, before)
             if _end(addresses, buffers) <= limit:
                 return addresses
-        return self._in_order(buffers, _by_fullness(buffers), before)
+        self._taken = [*before, *((official[key], buffer) for key, buffer in buffers.items())]
+        return official
+
+    def _from_the_bottom(self, buffers: Mapping[int, Lifetime]) -> dict[int, int]:
+        full = _fullness(buffers)
+        weight = {k: (max(full[b.first:b.last + 1]), b.size * (b.last - b.first + 1) ** 2) for k, b in buffers.items()}
+        lowest = {key: self._lowest(buffer) for key, buffer in buffers.items()}
+        addresses: dict[int, int] = {}
+        while lowest:
+            key = min(lowest, key=lambda k: (lowest[k], -weight[k][0], -weight[k][1]))
+            addresses[key], buffer = lowest.pop(key), buffers[key]
+            self._taken.append((addresses[key], buffer))
+            for other in lowest:
+                if buffers[other].overlaps(buffer):
+                    lowest[other] = self._lowest(buffers[other])
+        return addresses
 
     def _in_order(self, buffers: Mapping[int, Lifetime], order: Sequence[int], before: Sequence[tuple[int, Lifetime]],
                   ) -> dict[int, int]:
@@ -81,7 +98,7 @@ def _end(addresses: Mapping[int, int], buffers: Mapping[int, Lifetime]) -> int:
 
 
 def _orders(buffers: Mapping[int, Lifetime], limit: int, before: Sequence[tuple[int, Lifetime]]) -> Iterator[list[int]]:
-    """Yield the official order, that of sizes, and both with what did not find room in front."""
+    """Yield the order of the fullest steps, that of sizes, and both with what did not find room in front."""
     for order in (_by_fullness(buffers), sorted(buffers, key=lambda k: -buffers[k].size)):
         yield order
         for _ in range(_PROMOTIONS):
@@ -92,14 +109,18 @@ def _orders(buffers: Mapping[int, Lifetime], limit: int, before: Sequence[tuple[
             yield order
 
 
-def _by_fullness(buffers: Mapping[int, Lifetime]) -> list[int]:
-    """Order buffers by the fullest step in which they are needed (of equally full ones the later); late ones last."""
+def _fullness(buffers: Mapping[int, Lifetime]) -> list[int]:
+    """Return the bytes that every step needs."""
     steps = range(max((b.last for b in buffers.values()), default=0) + 1)
-    full = {s: sum(b.size for b in buffers.values() if b.first <= s <= b.last) for s in steps}
-    order = sorted(steps, key=lambda s: (-full[s], -s))
-    rank = {s: i for i, s in enumerate(order)}
+    return [sum(b.size for b in buffers.values() if b.first <= s <= b.last) for s in steps]
+
+
+def _by_fullness(buffers: Mapping[int, Lifetime]) -> list[int]:
+    """Order buffers by the fullest step in which they are needed (of equally full ones the later), then by size."""
+    full = _fullness(buffers)
+    rank = {s: i for i, s in enumerate(sorted(range(len(full)), key=lambda s: (-full[s], -s)))}
     return sorted(buffers, key=lambda k: (min(rank[s] for s in range(buffers[k].first, buffers[k].last + 1)),
-                                          buffers[k].late, -buffers[k].size))
+                                          -buffers[k].size))
 
 
 def stack_wide(sizes: Sequence[int], top: int = WIDE_ROWS) -> list[int]:

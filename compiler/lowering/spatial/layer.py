@@ -110,11 +110,6 @@ class Layer(ABC):
     def sources(self) -> tuple[int, ...]:
         """Numbers of the activations that it reads."""
 
-    @property
-    def placed_late(self) -> bool:
-        """Tell whether the result finds its memory behind others that are needed at the same time."""
-        return False
-
     def windows_of(self, source: int) -> Windows:
         """Return how output rows and columns read those of an operand."""
         del source

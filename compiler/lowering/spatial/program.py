@@ -217,11 +217,10 @@ def _lifetimes(network: SpatialNetwork) -> tuple[dict[int, Lifetime], dict[int, 
             free = [t for t in _takeable(layer, network.activations) if last[t] == i + 1]
             if free:
                 owner[layer.target] = owner[max(free, key=first.__getitem__)]
-    late = {layer.target for layer in network.layers if layer.placed_late}
     lives: dict[int, Lifetime] = {}
     for t, root in owner.items():
         size = sizes[t]
-        known = lives.get(root, Lifetime(size, first[t], last[t], root in late))
+        known = lives.get(root, Lifetime(size, first[t], last[t]))
         lives[root] = replace(known, size=max(size, known.size), first=min(first[t], known.first),
                               last=max(last[t], known.last))
     return lives, owner

@@ -106,11 +106,6 @@ class Convolution(Layer):
         """Return the pixels of the tile that computes most."""
         return max(len(r) * len(c) for r, c in (self.results(target, tile) for tile in range(TILES)))
 
-    @property
-    def placed_late(self) -> bool:
-        """Results of depthwise convolutions come behind what lives through them."""
-        return self.kernel.depthwise
-
     def windows_of(self, source: int) -> Windows:
         """Return the window of the kernel."""
         del source
