@@ -204,6 +204,23 @@ class ProgramBuilder:
         """Copy a register."""
         self.scalar_instruction("scalar", operation=AluOperation.MOVE, destination=register, immediate=source)
 
+    def point(self, low: int, high: int, offset: int = 0) -> None:
+        """Registers 5 (low) and 4 (high) := the address in two registers plus an offset."""
+        if not offset:
+            self.copy(5, low)
+            self.copy(4, high)
+            return
+        add, carry = AluOperation.ADD | IMMEDIATE, {"predicated": 1, "sense": 1}
+        self.scalar_instruction("scalar", operation=AluOperation.LESS | IMMEDIATE, source=low)
+        self.scalar_instruction("scalar", operation=AluOperation.NOT_EQUAL, destination=1, source=low, immediate=low)
+        self.scalar_instruction("scalar", operation=AluOperation.AND | IMMEDIATE, destination=6, source=low,
+                                immediate=0x7FFFFFFF)
+        self.scalar_instruction("scalar", operation=add, destination=6, source=6, immediate=offset, **carry)
+        self.scalar_instruction("scalar", operation=AluOperation.LESS | IMMEDIATE, destination=1, source=6, **carry)
+        self.scalar_instruction("scalar", operation=add, destination=5, source=low, immediate=offset)
+        self.scalar_instruction("scalar", operation=add, destination=4, source=high)
+        self.scalar_instruction("scalar", operation=add, destination=4, source=4, immediate=1, predicate=1, **carry)
+
     def descriptor(self, low: int, high: int, size_register: int, size: int, tag: DmaTag) -> None:
         """Write a host transfer descriptor from registers and issue it."""
         write = {"vector_operation": 10}

@@ -257,18 +257,17 @@ def compute(b: ProgramBuilder, layer: DenseLayer, row: int, source: int, out: in
     b.barrier(reset=LAYER_COUNTERS)
 
 
-def start_transfer(b: ProgramBuilder, base: BaseAddress, name: str, size: int, tag: DmaTag) -> None:
-    """Issue a host transfer of a whole buffer whose address is in registers 10 (high) and 11 (low)."""
-    b.copy(5, 11)
-    b.copy(4, 10)
-    issue_transfer(b, base, name, size, tag)
+def start_transfer(b: ProgramBuilder, base: BaseAddress, name: str, size: int, tag: DmaTag, offset: int = 0) -> None:
+    """Issue a host transfer, so far behind the start of a buffer whose address is in registers 10 (high) and 11 (low)."""
+    b.point(11, 10, offset)
+    issue_transfer(b, base, name, size, tag, offset)
 
 
-def issue_transfer(b: ProgramBuilder, base: BaseAddress, name: str, size: int, tag: DmaTag) -> None:
+def issue_transfer(b: ProgramBuilder, base: BaseAddress, name: str, size: int, tag: DmaTag, offset: int = 0) -> None:
     """Issue a host transfer whose address is in registers 4 (high) and 5 (low)."""
     b.copy(6, 5)
     b.copy(7, 4)
-    b.transfer_hint(base, name, 0, size)
+    b.transfer_hint(base, name, offset, size)
     b.descriptor(6, 7, 8, size, tag)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from compiler.beagle.isa.counters import IMMEDIATE, AluOperation, DmaTag, ScalarCounter, TileCounter
+from compiler.beagle.isa.counters import DmaTag, ScalarCounter, TileCounter
 from compiler.facts import PARAMETER_FIFO_LINES, PARAMETER_LINE_BYTES, WIDE_ROWS
 from compiler.lowering.builder import LAYER_COUNTERS, ProgramBuilder, linear, signal, walk, watch
 from compiler.lowering.dense_layer import (
@@ -169,7 +169,7 @@ def _multiply(b: ProgramBuilder, layer: DenseLayer, s: StreamBuffers, places: tu
 
 def fetch_parameters(b: ProgramBuilder, lines: int, first: int, count: int) -> None:
     """Bring 64-byte lines of parameters from the host, ``first`` to ``first + count``; ``lines`` have come before."""
-    parameter_pointer(b, first * PARAMETER_LINE_BYTES)
+    b.point(1, 0, first * PARAMETER_LINE_BYTES)
     b.copy(6, 5)
     b.copy(7, 4)
     total = count * PARAMETER_LINE_BYTES
@@ -177,20 +177,3 @@ def fetch_parameters(b: ProgramBuilder, lines: int, first: int, count: int) -> N
     b.descriptor(6, 7, 8, total, DmaTag.PARAMETERS)
     b.emit("infeed", linear("fifo", lines % PARAMETER_FIFO_LINES, count, PARAMETER_FIFO_LINES // 2), signal("filled", 0),
            watch(0, ScalarCounter.PARAMETER_INFEED, lines - PARAMETER_CREDITS, level=0))
-
-
-def parameter_pointer(b: ProgramBuilder, offset: int) -> None:
-    """Registers 5 (low) and 4 (high) := address of the parameters (registers 1 and 0) plus an offset."""
-    if not offset:
-        b.copy(5, 1)
-        b.copy(4, 0)
-        return
-    add, carry = AluOperation.ADD | IMMEDIATE, {"predicated": 1, "sense": 1}
-    b.scalar_instruction("scalar", operation=AluOperation.LESS | IMMEDIATE, source=1)
-    b.scalar_instruction("scalar", operation=AluOperation.NOT_EQUAL, destination=1, source=1, immediate=1)
-    b.scalar_instruction("scalar", operation=AluOperation.AND | IMMEDIATE, destination=6, source=1, immediate=0x7FFFFFFF)
-    b.scalar_instruction("scalar", operation=add, destination=6, source=6, immediate=offset, **carry)
-    b.scalar_instruction("scalar", operation=AluOperation.LESS | IMMEDIATE, destination=1, source=6, **carry)
-    b.scalar_instruction("scalar", operation=add, destination=5, source=1, immediate=offset)
-    b.scalar_instruction("scalar", operation=add, destination=4)
-    b.scalar_instruction("scalar", operation=add, destination=4, source=4, immediate=1, predicate=1, **carry)

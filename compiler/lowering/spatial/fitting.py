@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from compiler.facts import NARROW_BYTES, TILES
 from compiler.lowering.spatial.bands import Strip, Windows
+from compiler.lowering.spatial.entry import Entry
 from compiler.lowering.spatial.families.addition import Addition
 from compiler.lowering.spatial.families.concatenation import Concatenation
 from compiler.lowering.spatial.families.convolution import Convolution
@@ -13,6 +14,7 @@ from compiler.lowering.spatial.families.multiplication import Product
 from compiler.lowering.spatial.families.pool import Pool
 from compiler.lowering.spatial.families.unary import Unary
 from compiler.lowering.spatial.geometry import EVERY, NOWHERE, Image, Window
+from compiler.lowering.spatial.infeed import straddles
 from compiler.lowering.spatial.layer import Layer
 from compiler.lowering.spatial.planning import StripPlanner
 from compiler.lowering.spatial.program import SpatialNetwork, place
@@ -26,7 +28,25 @@ _MOST_LAYERS = 24
 
 
 def in_bands(network: SpatialNetwork) -> SpatialNetwork:
-    """Run layers in bands where that makes the network fit; the network as it is where nothing does."""
+    """Run layers in bands where that makes the network fit, in the end with an image that comes in bands itself.
+
+    The network stays as it is where nothing helps.
+    """
+    found = _cut(network)
+    if found.entries and not fits(found):
+        entering = _cut(network.entering())
+        if fits(entering) and not _begins_within_words(entering):
+            return entering
+    return found
+
+
+def _begins_within_words(network: SpatialNetwork) -> bool:
+    """Tell whether images come in bands so narrow that a tile's rows begin and end within words."""
+    return any(straddles(scene[layer.target].image, scene[layer.target]) for layer in network.layers
+               if isinstance(layer, Entry) for scene in network.scenes_of(layer))
+
+
+def _cut(network: SpatialNetwork) -> SpatialNetwork:
     found, planner = network, None
     for slack in _SLACK:
         if fits(found):

@@ -4,10 +4,14 @@ Two slots of narrow memory take a row of the image each, or so many rows that th
 The words left of a tile's columns are written to the front of a slot first and then overwritten, so
 that every slot starts with what the tile owns. The tensor unit copies it into the slab, multiplying
 with an identity matrix.
+
+Of an image that comes in bands every row of tiles gets the rows that it needs by a transfer of its own,
+which begins at a multiple of eight bytes, as the second transfer of an official DeepLab v3 does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import gcd
 
@@ -26,7 +30,7 @@ from compiler.lowering.builder import (
 )
 from compiler.lowering.dense import ACTIVATION_CREDITS, HALF_ACTIVATION_FIFO, start_transfer
 from compiler.lowering.spatial.buffers import Lifetime, NarrowMemory, stack_wide
-from compiler.lowering.spatial.geometry import Activation, Image, Slab, by_content, many
+from compiler.lowering.spatial.geometry import Activation, Image, Slab, Span, by_content, many
 from compiler.package.model import BaseAddress
 
 ROW_WORDS = WIDE_ROW_BYTES // 4
@@ -99,11 +103,17 @@ def lines_of(image: Image) -> int:
     return -(-image.width * image.channels * rows_together(image) // WIDE_ROW_BYTES)
 
 
-def straddles(image: Image) -> bool:
-    """Tell whether what a tile owns of narrow rows goes beyond the words of a slot, as it begins within a word."""
+def straddles(image: Image, parts: Activation | None = None) -> bool:
+    """Tell whether what a tile takes of narrow rows goes beyond the words of a slot, as it begins within a word.
+
+    Parameters
+    ----------
+    parts:
+        What every tile takes, where that is not what it owns.
+    """
     row, limit = image.width * image.channels, image.width * image.channels * rows_together(image)
     for tile in range(TILES):
-        rows, columns = image.own(tile)
+        rows, columns = image.own(tile) if parts is None else parts.own(tile)
         if not len(rows) or not len(columns):
             continue
         skew = (rows.start * row % 8 + columns.start * image.channels) % 4
@@ -119,17 +129,59 @@ def wide_rows(image: Image) -> tuple[int, int]:
     return identity, staging
 
 
+def slots_bytes(image: Image) -> int:
+    """Bytes of the two slots."""
+    return 8 * max(ROW_WORDS, image.width * image.channels * rows_together(image) // 4)
+
+
+def identity_bytes(image: Image) -> int:
+    """Bytes in which the identity matrix is built."""
+    return 4 * (ROW_WORDS + 4 if image.channels % 4 else 4)
+
+
+def infeed_at(image: Image, slots: int, constants: int) -> Infeed:
+    """Return the buffers of an input for two places in narrow memory."""
+    return Infeed(image, slots, slots_bytes(image) // 8, constants, *wide_rows(image))
+
+
 def place_infeed(image: Image, memory: NarrowMemory) -> Infeed:
     """Find room for the slots and the constants."""
-    slot_words = max(ROW_WORDS, image.width * image.channels * rows_together(image) // 4)
-    slots = memory.place(Lifetime(8 * slot_words, 0, 0))
-    constants = memory.place(Lifetime(4 * (ROW_WORDS + 4 if image.channels % 4 else 4), 0, 0))
-    identity, staging = wide_rows(image)
-    return Infeed(image, slots, slot_words, constants, identity, staging)
+    slots = memory.place(Lifetime(slots_bytes(image), 0, 0))
+    return infeed_at(image, slots, memory.place(Lifetime(identity_bytes(image), 0, 0)))
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What the host sends to a row of tiles, in entries of 8 bytes.
+
+    Attributes
+    ----------
+    first:
+        First entry, counted from the start of the image.
+    place:
+        Entries that come before it.
+    """
+
+    first: int
+    count: int
+    place: int
+
+
+def _feeds(f: Infeed, target: Activation) -> dict[int, Feed]:
+    """Return what every row of tiles gets: parts of one transfer, or transfers of its own."""
+    found, at = {}, 0
+    for row in range(TILE_ROWS):
+        rows = _rows(target, row)
+        if len(rows):
+            first = rows.start * f.row_bytes // 8
+            count = -(-rows.stop * f.row_bytes // 8) - first
+            found[row] = Feed(first, count, first if target.parts is None else at)
+            at += count
+    return found
 
 
 def emit_infeed(b: ProgramBuilder, f: Infeed, target: Activation, name: str, size: int) -> None:
-    """Bring the image into the slabs of its activation."""
+    """Bring the image, or the parts of it that tiles need, into the slabs of its activation."""
     _build_identity(b, f)
     _copy_rows(b, f, target, last=False)
     low, high = address_pair(BaseAddress.INPUT, name)
@@ -137,34 +189,37 @@ def emit_infeed(b: ProgramBuilder, f: Infeed, target: Activation, name: str, siz
     b.load(11, address=low)
     b.scalar_fence(reset=1 << ScalarCounter.AVDATA_INFEED, value=ACTIVATION_CREDITS, tiles=False)
     b.scalar_fence(reset=1 << ScalarCounter.AVDATA_POP, tiles=False)
-    b.emit("infeed", linear("fifo", 0, size // 8, HALF_ACTIVATION_FIFO), signal("filled", 0),
-           watch(0, ScalarCounter.AVDATA_INFEED, 0, level=0), stream=1)
-    start_transfer(b, BaseAddress.INPUT, name, size, DmaTag.INPUT)
-    wrapping = sum(_tile_row_mask(f, row) for row in range(TILE_ROWS) if _slots(f, row) > 2)
+    feeds = _feeds(f, target)
+    for feed in [Feed(0, size // 8, 0)] if target.parts is None else feeds.values():
+        b.emit("infeed", linear("fifo", feed.place % (2 * HALF_ACTIVATION_FIFO), feed.count, HALF_ACTIVATION_FIFO),
+               signal("filled", 0), watch(0, ScalarCounter.AVDATA_INFEED, feed.place, level=0), stream=1)
+        start_transfer(b, BaseAddress.INPUT, name, 8 * feed.count, DmaTag.INPUT, 8 * feed.first)
+    wrapping = sum(_tile_row_mask(target, row) for row in feeds if _slots(f, target, row) > 2)
     if wrapping:
         b.tile("tile_fence", wrapping, reset=1 << TileCounter.WIDE_TO_NARROW, engines=0)
-    _distribute(b, f)
-    for row in range(TILE_ROWS):
-        if _height(f, row):
-            _pop(b, f, row)
+    _distribute(b, f, target, feeds)
+    for row, feed in feeds.items():
+        _pop(b, f, _tile_row_mask(target, row), feed)
     b.tile_fence()
     _copy_rows(b, f, target, last=True)
     b.tile_fence(reset=LAYER_COUNTERS)
 
 
-def _height(f: Infeed, row: int) -> int:
-    return len(f.image.own(row * TILE_COLUMNS)[0])
-
-
-def _slots(f: Infeed, row: int) -> int:
-    """Slots that a row of tiles fills."""
-    return -(-_height(f, row) // f.together)
-
-
-def _tile_row_mask(f: Infeed, row: int) -> int:
-    """Tiles of a row of tiles that own something."""
+def _rows(target: Activation, row: int) -> Span:
+    """Rows of the image that a row of tiles takes."""
     tiles = range(row * TILE_COLUMNS, (row + 1) * TILE_COLUMNS)
-    return sum(1 << t for t in tiles if f.image.pixels(t))
+    return next((target.own(t)[0] for t in tiles if target.pixels(t)), Span(0, 0))
+
+
+def _slots(f: Infeed, target: Activation, row: int) -> int:
+    """Slots that a row of tiles fills."""
+    return -(-len(_rows(target, row)) // f.together)
+
+
+def _tile_row_mask(target: Activation, row: int) -> int:
+    """Tiles of a row of tiles that take something."""
+    tiles = range(row * TILE_COLUMNS, (row + 1) * TILE_COLUMNS)
+    return sum(1 << t for t in tiles if target.pixels(t))
 
 
 def _build_identity(b: ProgramBuilder, f: Infeed) -> None:
@@ -191,8 +246,8 @@ def _copy_rows(b: ProgramBuilder, f: Infeed, target: Activation, *, last: bool) 
     values: dict[int, Values] = {}
     shapes: dict[int, object] = {}
     for tile in range(TILES):
-        rows, columns = f.image.own(tile)
-        if not len(columns) or _slots(f, tile // TILE_COLUMNS) < (1 if last else 2):
+        rows, columns = target.own(tile)
+        if not target.pixels(tile) or _slots(f, target, tile // TILE_COLUMNS) < (1 if last else 2):
             continue
         values[tile] = _copy(f, target, tile, last=last)
         shapes[tile] = (len(rows) > 1, len(columns) > 1)
@@ -201,11 +256,11 @@ def _copy_rows(b: ProgramBuilder, f: Infeed, target: Activation, *, last: bool) 
 
 
 def _copy(f: Infeed, target: Activation, tile: int, *, last: bool) -> Values:
-    rows, columns = f.image.own(tile)
-    slots = _slots(f, tile // TILE_COLUMNS)
+    rows, columns = target.own(tile)
+    slots = _slots(f, target, tile // TILE_COLUMNS)
     count, before = slots - 1, (slots - 1) * f.together
     slab, c = target.slab(tile), f.image.channels
-    skew = _first_byte(f, tile) % 4
+    skew = _first_byte(f, target, tile) % 4
     height = len(rows) - before if last else f.together
     own = -(-(skew + (height - 1) * f.row_bytes + len(columns) * c) // 4)
     ready = count * f.row_words + own if last else f.row_words
@@ -234,9 +289,9 @@ def _copy(f: Infeed, target: Activation, tile: int, *, last: bool) -> Values:
     return fields | signal("avdata", 2)
 
 
-def _first_byte(f: Infeed, tile: int) -> int:
-    """Bytes of a tile row's stream in front of what a tile owns."""
-    rows, columns = f.image.own(tile)
+def _first_byte(f: Infeed, target: Activation, tile: int) -> int:
+    """Bytes of a tile row's stream in front of what a tile takes."""
+    rows, columns = target.own(tile)
     return rows.start * f.row_bytes % 8 + columns.start * f.image.channels
 
 
@@ -287,39 +342,30 @@ def pick_bytes(channels: int, identity: int, slab: Slab, extent: tuple[int, int]
     return fields | signal("avdata", 3)
 
 
-def _entries(f: Infeed, row: int) -> tuple[int, int]:
-    """First 8-byte entry of a tile row's data, and entries."""
-    rows, _ = f.image.own(row * TILE_COLUMNS)
-    start, stop = rows.start * f.row_bytes, rows.stop * f.row_bytes
-    return start // 8, -(-stop // 8) - start // 8
+def _lines_in(feed: Feed) -> int:
+    """Wide rows that what a row of tiles gets takes."""
+    return -(-feed.count * 2 // ROW_WORDS)
 
 
-def _total_lines(f: Infeed, row: int) -> int:
-    return -(-_entries(f, row)[1] * 2 // ROW_WORDS)
-
-
-def _distribute(b: ProgramBuilder, f: Infeed) -> None:
+def _distribute(b: ProgramBuilder, f: Infeed, target: Activation, feeds: Mapping[int, Feed]) -> None:
     """Each tile writes row after row into the slots; tiles that use slots again come last."""
-    order = sorted((row for row in range(TILE_ROWS) if _height(f, row)), key=lambda row: (_slots(f, row) > 2, row))
     classes: dict[frozenset[tuple[str, int]], int] = {}
-    for row in order:
-        for column in range(TILE_COLUMNS):
-            tile = row * TILE_COLUMNS + column
-            if f.image.pixels(tile):
-                key = frozenset(_slots_of(f, row, column).items())
+    for row in sorted(feeds, key=lambda row: (_slots(f, target, row) > 2, row)):
+        for tile in range(row * TILE_COLUMNS, (row + 1) * TILE_COLUMNS):
+            if target.pixels(tile):
+                key = frozenset(_slots_of(f, target, tile, _lines_in(feeds[row])).items())
                 classes[key] = classes.get(key, 0) | 1 << tile
     for fields, tiles in classes.items():
         b.tile("wide_to_narrow", tiles, dict(fields))
 
 
-def _slots_of(f: Infeed, row: int, column: int) -> Values:
-    total = _total_lines(f, row)
-    skip = _first_byte(f, row * TILE_COLUMNS + column) // 4
+def _slots_of(f: Infeed, target: Activation, tile: int, total: int) -> Values:
+    skip = _first_byte(f, target, tile) // 4
     words = ROW_WORDS * total - skip
     level = int(f.lines > 1)
     fields = _lines_walk("src", f, total)
     # What is left of the last line goes behind the last row; at most one slot beyond it.
-    blocks = min(-(-words // f.row_words), _slots(f, row) + 1)
+    blocks = min(-(-words // f.row_words), _slots(f, target, tile // TILE_COLUMNS) + 1)
     rest = words - (blocks - 1) * f.row_words
     fields |= walk("dst", f.slots // 4, _slot_dims(f, words, blocks), total_dims=6, level=1,
                    slot=min(f.slot_words, words) if blocks == 1 else f.slot_words,
@@ -347,14 +393,11 @@ def _lines_walk(prefix: str, f: Infeed, total: int) -> Values:
                 epilogue=(1, rest, q - rest) if rest else None)
 
 
-def _pop(b: ProgramBuilder, f: Infeed, row: int) -> None:
+def _pop(b: ProgramBuilder, f: Infeed, tiles: int, feed: Feed) -> None:
     """Send one row of tiles its rows of the image."""
-    mask = _tile_row_mask(f, row)
-    first, count = _entries(f, row)
     level, words = int(f.lines > 1), ROW_WORDS * f.lines
-    b.tile("ring_receive_a", mask, _lines_walk("dst", f, _total_lines(f, row)),
+    b.tile("ring_receive_a", tiles, _lines_walk("dst", f, _lines_in(feed)),
            watch(0, TileCounter.WIDE_TO_NARROW, -words, step=words, level=level, side=1), signal("read", level))
-    start = first % (2 * HALF_ACTIVATION_FIFO)
-    b.emit("pop", linear("fifo", start, count, HALF_ACTIVATION_FIFO), signal("credit", 0),
-           watch(0, ScalarCounter.AVDATA_POP, first + 1, level=0), source=1, constant392=1, receivers=mask,
-           lanes_m1=ROW_WORDS - 1)
+    b.emit("pop", linear("fifo", feed.place % (2 * HALF_ACTIVATION_FIFO), feed.count, HALF_ACTIVATION_FIFO),
+           signal("credit", 0), watch(0, ScalarCounter.AVDATA_POP, feed.place + 1, level=0), source=1, constant392=1,
+           receivers=tiles, lanes_m1=ROW_WORDS - 1)

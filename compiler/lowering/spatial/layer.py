@@ -38,12 +38,15 @@ class Effort:
         Pixels of a tile at most, for wide memory.
     scratch:
         Bytes of narrow memory per pixel of its result that it needs besides.
+    fixed:
+        Bytes of narrow memory that it needs besides, whatever it computes.
     """
 
     steps: int
     rows: int = 0
     most_pixels: int = NO_LIMIT
     scratch: int = 0
+    fixed: int = 0
 
 
 @dataclass(frozen=True)

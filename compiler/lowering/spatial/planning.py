@@ -231,7 +231,8 @@ class StripPlanner:
 
     def _scratch(self, layer: int, columns: Trace, rows: Sequence[Trace]) -> int:
         """Bytes that a layer needs for itself in the largest of some bands."""
-        return self.problem.works[layer].effort.scratch * max(self._pixels(layer, columns, rows))
+        effort = self.problem.works[layer].effort
+        return effort.fixed + effort.scratch * max(self._pixels(layer, columns, rows))
 
     def _pixels(self, layer: int, columns: Trace, rows: Sequence[Trace]) -> list[int]:
         """Pixels that the fullest tile computes in each of some bands."""

@@ -52,6 +52,8 @@ class SpatialNetwork:
         Layers that run in bands together, and those between them; empty when no layer runs in bands.
     ending:
         What the scalar core does with the only output on its way to the host.
+    entries:
+        Layers by which the inputs could come in bands.
     """
 
     layers: tuple[Layer, ...]
@@ -61,6 +63,17 @@ class SpatialNetwork:
     titles: Mapping[str, str]
     strips: tuple[Strip, ...] = ()
     ending: ScalarSoftmax | None = None
+    entries: tuple[Layer, ...] = ()
+
+    @property
+    def entered(self) -> tuple[int, ...]:
+        """Inputs that come as a whole, before the first layer."""
+        made = {layer.target for layer in self.layers}
+        return tuple(t for t in self.inputs if t not in made)
+
+    def entering(self) -> SpatialNetwork:
+        """Return the same network with layers by which its inputs come."""
+        return replace(self, layers=(*self.entries, *self.layers), entries=(), strips=())
 
     @cached_property
     def readings(self) -> tuple[Reading, ...]:
@@ -104,7 +117,7 @@ class SpatialNetwork:
     @property
     def problem(self) -> Problem:
         """What decides about bands."""
-        return Problem(self.readings, tuple(self._work(layer) for layer in self.layers), self.activations, self.inputs,
+        return Problem(self.readings, tuple(self._work(layer) for layer in self.layers), self.activations, self.entered,
                        self.kept)
 
     def _work(self, layer: Layer) -> Work:
@@ -134,7 +147,7 @@ class SpatialNetwork:
         """Lowest wide row that the program uses for itself; parameters of some layers arrive while they are used."""
         rows = [self.lowest_row(layer) for layer in self.layers]
         rows += [layer.arrival_row for layer in self.layers if layer.name in arriving]
-        for t in self.inputs:
+        for t in self.entered:
             a = self.activations[t]
             rows += [input_row(a.image.channels)] if a.is_vector else wide_rows(a.image)
         if any(too_far(a) for a in self.activations.values()):
@@ -176,7 +189,7 @@ def place(network: SpatialNetwork) -> Memory:
     for t, floor in behind.items():
         addresses[t] = memory.place(lives[t], floor)
     placed = {t: replace(a, address=addresses[owner[t]]) for t, a in network.activations.items()}
-    infeeds = {t: place_infeed(network.activations[t].image, memory) for t in network.inputs
+    infeeds = {t: place_infeed(network.activations[t].image, memory) for t in network.entered
                if not network.activations[t].is_vector}
     constants = {network.layers[-1 - t].name: addresses[t] for t in spacious}
     for i, layer in enumerate(network.layers):
@@ -277,10 +290,10 @@ def spatial_program(network: SpatialNetwork, memory: Memory, pieces: Mapping[str
     tops = {layer.name: network.top_row(layer) for layer in network.layers}
     emission = Emission(pieces, memory.constants, tops, on_ring)
     begin(emission.b)
-    for i, (t, port) in enumerate(inputs.items()):
+    for i, t in enumerate(network.entered):
         if i:
             emission.b.barrier()
-        _emit_input(emission, memory, t, port)
+        _emit_input(emission, memory, t, inputs[t])
     for strip in network.cuts:
         if strip.whole:
             _emit_layer(emission, network, network.layers[strip.first], memory.activations)

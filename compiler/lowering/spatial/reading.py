@@ -8,9 +8,11 @@ from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import zero_point
 from compiler.lowering.dense import input_words
 from compiler.lowering.lowered import refusal
+from compiler.lowering.parameters import round_up
 from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.spatial.bands import align_operands, hull
 from compiler.lowering.spatial.context import Context, is_flat, same_bytes
+from compiler.lowering.spatial.entry import Entry
 from compiler.lowering.spatial.families import FAMILIES
 from compiler.lowering.spatial.geometry import (
     IDENTITY,
@@ -68,9 +70,17 @@ class NetworkReader:
             self._check_rows(self.graph.tensors[t])
         outputs = {t: self._leaving(t) for t in self.subgraph.outputs}
         layers += self._drain(self.graph.operators[self.subgraph.operators[-1]])
+        activations = self._activations(layers)
+        entries = tuple(self._entry(self.graph.tensors[t]) for t in self.subgraph.inputs if not activations[t].is_vector)
         titles = {name: op.title for name, op in self.operators.items()}
-        return SpatialNetwork(tuple(layers), self._activations(layers), tuple(self.subgraph.inputs), outputs, titles,
-                              ending=self.context.ending)
+        return SpatialNetwork(tuple(layers), activations, tuple(self.subgraph.inputs), outputs, titles,
+                              ending=self.context.ending, entries=entries)
+
+    def _entry(self, x: Tensor) -> Entry:
+        """Return the layer by which an image could come in bands; it serves the first operator that reads it."""
+        entry = Entry(f"entry of {x.name}", x.index, x.name, round_up(x.elements, 8))
+        self.operators[entry.name] = self.context.members(x.index)[0]
+        return entry
 
     def _leaving(self, output: int) -> int:
         """Return the activation that is sent to the host: parts of a vector but the last end at 8 bytes."""

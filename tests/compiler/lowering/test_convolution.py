@@ -19,6 +19,7 @@ from compiler.graph import Model, TensorType, parse_model, read_model, serialize
 from compiler.lowering.spatial.bands import Strip
 from compiler.lowering.spatial.program import SpatialNetwork
 from compiler.package.container import packages_of
+from compiler.package.model import BaseAddress, DescriptorHint
 
 NETWORKS: dict[str, Callable[[], Net]] = {
     "stride 2": lambda: Net((20, 24, 16)).conv(24, stride=2),
@@ -237,6 +238,30 @@ def test_bands_give_the_same_values(name: str, monkeypatch: pytest.MonkeyPatch, 
     assert strips
     ((_, package),) = packages_of(parse_model(compiled.data))
     assert package.execution.used_narrow_bytes <= limit
+
+
+IMAGES_IN_BANDS: dict[str, tuple[Callable[[], Net], int]] = {
+    "three channels": (lambda: Net((96, 64, 3)).conv(8, stride=2).depthwise().conv(24, 1).depthwise(stride=2).conv(8, 1),
+                       2400),
+    "four channels": (lambda: Net((90, 70, 4)).conv(12, stride=2).conv(8, stride=2), 2000),
+    "six channels": (lambda: Net((90, 70, 6)).conv(8, stride=2), 3500),
+    "one channel, rows that end within words": (
+        lambda: Net((97, 121, 1)).conv(12, stride=2, padding="VALID").conv(8, stride=2), 3500),
+}
+"""Networks, and bytes of narrow memory that image and results do not fit together."""
+
+
+@pytest.mark.parametrize("name", IMAGES_IN_BANDS)
+def test_large_images_come_in_bands(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, limit = IMAGES_IN_BANDS[name]
+    little_memory(monkeypatch, limit)
+    compiled = check(net().model(), seeds=(None, 1), judge=name == "four channels")
+    ((_, package),) = packages_of(parse_model(compiled.data))
+    assert package.execution.used_narrow_bytes <= limit
+    hints = package.execution.hints.hints
+    inputs = [h for h in hints if isinstance(h, DescriptorHint) and h.meta.base is BaseAddress.INPUT]
+    assert len(inputs) > 1
+    assert all(h.offset % 8 == 0 for h in inputs)
 
 
 def test_any_order_of_engines_in_bands(monkeypatch: pytest.MonkeyPatch, strips: list[Strip]) -> None:
