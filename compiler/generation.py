@@ -48,6 +48,8 @@ class Generation:
         rows by size.
     clears_spare_bytes:
         The scalar core clears the bytes behind the last class.
+    early_stream:
+        Parameters of dense layers arrive in shorter chunks, in rows higher up.
     """
 
     version: str
@@ -55,6 +57,7 @@ class Generation:
     zero_bias: frozenset[str]
     dense_on_ring: bool = True
     clears_spare_bytes: bool = False
+    early_stream: bool = False
 
     @property
     def early_arithmetic(self) -> bool:
@@ -67,7 +70,7 @@ class Generation:
 
 
 COMPILER_1_0 = Generation("1.0", SoftmaxForm.SCALAR_CORE, frozenset({_CONVOLUTION, _DEPTHWISE, _DENSE}),
-                          dense_on_ring=False, clears_spare_bytes=True)
+                          dense_on_ring=False, clears_spare_bytes=True, early_stream=True)
 """Zero biases: a 1x1 convolution of three models, two chains of dense layers. A chain of 100 dense layers on two
 tiles streams 22 of them and leaves 14 tiles empty. SOFTMAX: nine models."""
 COMPILER_2 = Generation("2.0 to 2.1", SoftmaxForm.SCALAR_CORE, frozenset({_CONVOLUTION, _DEPTHWISE, _DENSE}))

@@ -24,6 +24,8 @@ class DenseLayer:
         First wide row of its parameters, the same on all its tiles; None when they lie elsewhere.
     pieces:
         Where they lie for owners to send them over the ring; streamed when neither is given.
+    early_stream:
+        They arrive in the wide rows of compiler 1.0.
     in_zero_point, out_zero_point:
         Unsigned domain.
     clamp_low, clamp_high:
@@ -38,6 +40,7 @@ class DenseLayer:
     clamp_low: int
     clamp_high: int
     pieces: tuple[Piece, ...] = ()
+    early_stream: bool = False
 
     @property
     def groups_per_tile(self) -> int:

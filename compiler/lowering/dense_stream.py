@@ -24,6 +24,8 @@ STREAM_CHUNK_ROWS = 32
 """Rows of weights that arrive together."""
 HEADER_GAP_ROWS = 32
 """Rows that official programs leave free between header slots and weight slots."""
+_EARLY_CHUNK_ROWS, _EARLY_STAGING_ROWS = 12, 2
+"""Compiler 1.0: rows of weights that arrive together at most, and rows above the header slots."""
 PARAMETER_CREDITS = PARAMETER_FIFO_LINES - 4
 """Lines that the infeed may run ahead of the pops."""
 
@@ -48,8 +50,17 @@ class StreamBuffers:
     header: int
 
     @classmethod
-    def of(cls, p: DenseParameters) -> StreamBuffers:
-        """Work out the buffers of a layer."""
+    def of(cls, layer: DenseLayer) -> StreamBuffers:
+        """Work out the buffers of a layer.
+
+        Chunks of compiler 1.0 have equal lengths, its weight slots room for the longest, and the header slots lie
+        above them (two chains of dense layers).
+        """
+        p = layer.parameters
+        if layer.early_stream:
+            rows = max(n for n in range(1, _EARLY_CHUNK_ROWS + 1) if p.main_rows % n == 0)
+            header = WIDE_ROWS - _EARLY_STAGING_ROWS - 2 * p.header_rows
+            return cls(rows, p.main_rows // rows, header - 2 * _EARLY_CHUNK_ROWS, header)
         rows = min(STREAM_CHUNK_ROWS, p.main_rows)
         weights = WIDE_ROWS - 2 * rows
         gap = HEADER_GAP_ROWS if p.header_rows else 0
@@ -58,7 +69,7 @@ class StreamBuffers:
     @property
     def lowest(self) -> int:
         """Lowest row in use."""
-        return self.header
+        return min(self.weights, self.header)
 
 
 def stream(b: ProgramBuilder, layer: DenseLayer, source: int, out: int, lines: int, first: int) -> int:
@@ -118,7 +129,7 @@ def _sends(layer: DenseLayer) -> Iterator[tuple[int, int, int, int]]:
 
 def _arrive(b: ProgramBuilder, layer: DenseLayer, source: int, out: int, ring: TileCounter) -> None:
     """Everything but the sending: tiles receive parameters over a ring and multiply with them."""
-    p, s = layer.parameters, StreamBuffers.of(layer.parameters)
+    p, s = layer.parameters, StreamBuffers.of(layer)
     shapes = tile_shapes(layer)
     rest = p.main_rows - (s.chunks - 1) * s.rows
     short = rest if rest < s.rows else 0

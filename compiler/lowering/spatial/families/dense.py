@@ -74,7 +74,7 @@ class Dense(Layer):
     @property
     def arrival_row(self) -> int:
         """Lowest row through which parameters pass."""
-        return StreamBuffers.of(self.layer.parameters).lowest
+        return StreamBuffers.of(self.layer).lowest
 
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Multiply."""
@@ -123,7 +123,8 @@ def dense_layer(graph: Graph, op: Operator, weights: Bytes | None = None, genera
     own = unsigned_weights(w).reshape(w.shape[0], -1) if weights is None else weights
     parameters = DenseParameters(own, zero_point(w), w.quantization.per_channel, multipliers(x, w, y),
                                  bias_values(bias, w.shape[0], keep_zero=generation.keeps_zero_bias(op.name)))
-    return DenseLayer(op.title, parameters, None, zero_point(x), zero_point(y), low, high)
+    return DenseLayer(op.title, parameters, None, zero_point(x), zero_point(y), low, high,
+                      early_stream=generation.early_stream)
 
 
 def read_dense(context: Context, op: Operator) -> Layer:
