@@ -98,3 +98,14 @@ def test_runtimes_choose_generations() -> None:
     assert [for_runtime(v) for v in range(10, 15)] == [COMPILER_1_0, COMPILER_1_0, CURRENT, CURRENT, CURRENT]
     assert CompileOptions(10).habits is COMPILER_1_0
     assert CompileOptions(10, generation=COMPILER_14).habits is COMPILER_14
+
+
+@pytest.mark.parametrize("inputs", [100, 116, 160])
+def test_streamed_dense_layers_of_compiler_1_0(inputs: int) -> None:
+    """Chunks of at most 12 rows of equal length; 116 inputs are 29 rows of which only one fits."""
+    net = Net((1, 1, inputs), TensorType.UINT8)
+    for _ in range(2080 // (inputs // 4 + 1) + 2):
+        net.dense(inputs)
+    compiled = check(net.model(), generation=COMPILER_1_0)
+    assert compiled.off_chip > 0
+    assert compiled.plans[0].demand.staging_row == 2080 - 2 - 2 - 2 * 12
