@@ -76,7 +76,6 @@ def compile_command(
         intermediate_tensors=intermediate_tensors, multiple_subgraphs=multiple_subgraphs, num_segments=num_segments,
         balance=balance, search_delegate=search_delegate, delegate_search_step=delegate_search_step, timeout=timeout_sec),
         _Notes())
-    from compiler.report.memory_map import memory_json
     from compiler.report.official import model_block
     from compiler.report.reasons import as_json as json_report
     from compiler.report.reasons import reasons
@@ -84,7 +83,7 @@ def compile_command(
     if memory_picture:
         _draw_memory([c for c, _, _ in finished], memory_picture)
     if as_json:
-        print(json.dumps([json_report(c, str(output)) | ({"memory_map": memory_json(c)} if memory_map else {})
+        print(json.dumps([json_report(c, str(output)) | (_memory_json(c) if memory_map else {})
                           for c, _, output in finished], indent=2))
         return
     for compiled, source, output in finished:
@@ -94,6 +93,12 @@ def compile_command(
         for reason, advice in reasons(compiled):
             print(f"CPU: {reason} {advice}".rstrip())
         print()
+
+
+def _memory_json(compiled: CompiledModel) -> dict[str, object]:
+    from compiler.report.memory_map import memory_json
+
+    return {"memory_map": memory_json(compiled)}
 
 
 def _print_memory(compiled: CompiledModel) -> None:

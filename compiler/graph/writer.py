@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import secrets
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def write_file(path: str | Path, data: bytes) -> None:
 
 
 def _write_pieces(path: Path, pieces: Iterable[memoryview]) -> None:
-    part = path.parent / f".{path.name[:200]}.{secrets.token_hex(6)}.part"
+    part = path.parent / f".{path.name[:200]}.{os.urandom(6).hex()}.part"
     try:
         with part.open("xb") as file:
             file.writelines(pieces)

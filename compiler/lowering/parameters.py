@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +79,8 @@ class DenseParameters:
     @cached_property
     def has_factor_row(self) -> bool:
         """Multipliers travel in the header only when they differ between channels."""
-        return self.per_channel and len(np.unique(self.factors.view(np.uint32))) > 1
+        bits = self.factors.view(np.uint32)
+        return self.per_channel and bool((bits != bits[:1]).any())
 
     @property
     def header_rows(self) -> int:
@@ -103,36 +105,45 @@ class DenseParameters:
 
 def dense_blob(p: DenseParameters) -> bytes:
     """Return the parameters of a dense layer: all groups one after the other, padded to 64 bytes."""
-    blob = b"".join(_header(p, g) + _rows(p, g).tobytes() for g in range(p.groups))
+    rows = np.concatenate([*_headers(p), _weights(p)], axis=1)
+    blob = rows.tobytes()
     return blob.ljust(round_up(len(blob), PARAMETER_LINE_BYTES), b"\0")
 
 
-def _header(p: DenseParameters, group: int) -> bytes:
-    part = slice(group * p.group_outputs, min((group + 1) * p.group_outputs, p.outputs))
-    count = part.stop - part.start
-    padded = round_up(count, 4)
+def _headers(p: DenseParameters) -> list[Bytes]:
+    """Header rows of all groups, each of shape (groups, 1, lanes, 4)."""
     rows = []
     if p.has_factor_row:
-        row = np.full(p.lanes, 1.0 if p.outputs > LANES else 0.0, np.float32)
-        row[:count] = p.factors[part]
-        row[count:padded] = p.factors[0]
-        rows.append(row.tobytes())
+        factors = _by_group(p, p.factors, 1.0 if p.outputs > LANES else 0.0)
+        # lanes that only fill up a word of four repeat the first factor of the layer
+        factors[_fills_up(p)] = p.factors[0]
+        rows.append(factors)
     if p.bias is not None:
-        row32 = np.zeros(p.lanes, np.int32)
-        row32[:count] = p.bias[part]
-        rows.append(row32.tobytes())
+        rows.append(_by_group(p, p.bias, 0))
     if p.per_channel:
-        points = np.zeros(p.lanes, np.int32)
-        points[:padded] = p.zero_point
-        rows.append(points.tobytes())
-    return b"".join(rows)
+        points = _by_group(p, np.full(p.outputs, p.zero_point, np.int32), 0)
+        points[_fills_up(p)] = p.zero_point
+        rows.append(points)
+    return [row.view(np.uint8).reshape(p.groups, 1, p.lanes, 4) for row in rows]
 
 
-def _rows(p: DenseParameters, group: int) -> Bytes:
-    """Weights of a group, shape (main rows, lanes, 4)."""
-    part = p.weights[group * p.group_outputs:(group + 1) * p.group_outputs]
-    count = len(part)
-    lanes = np.zeros((p.lanes, p.main_rows * 4), np.uint8)
-    lanes[:round_up(count, 4)] = p.zero_point
-    lanes[:count, :p.inputs] = part
-    return np.ascontiguousarray(lanes.reshape(p.lanes, p.main_rows, 4).swapaxes(0, 1))
+def _weights(p: DenseParameters) -> Bytes:
+    """Weights of all groups, shape (groups, main rows, lanes, 4)."""
+    lanes = np.zeros((p.groups * p.lanes, p.main_rows * 4), np.uint8)
+    lanes[_fills_up(p).ravel()] = p.zero_point
+    lanes[:p.outputs] = p.zero_point
+    lanes[:p.outputs, :p.inputs] = p.weights
+    return lanes.reshape(p.groups, p.lanes, p.main_rows, 4).swapaxes(1, 2)
+
+
+def _by_group(p: DenseParameters, values: npt.NDArray[Any], rest: float) -> npt.NDArray[Any]:
+    """Spread values of outputs over lanes, shape (groups, lanes); ``rest``: of lanes without an output."""
+    lanes = np.full(p.groups * p.lanes, rest, values.dtype)
+    lanes[:p.outputs] = values
+    return lanes.reshape(p.groups, p.lanes)
+
+
+def _fills_up(p: DenseParameters) -> npt.NDArray[np.bool_]:
+    """Tell which lanes have no output but fill up a word of four, shape (groups, lanes)."""
+    lane = np.arange(p.groups * p.lanes)
+    return ((lane >= p.outputs) & (lane < round_up(p.outputs, 4))).reshape(p.groups, p.lanes)

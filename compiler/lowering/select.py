@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 from compiler.generation import CURRENT, Generation
 from compiler.graph import Graph, Operator
 from compiler.lowering.lowered import refusal
-from compiler.lowering.spatial.families import FAMILIES
+from compiler.lowering.spatial.families import family_of
 from compiler.lowering.spatial.network import Network
 from compiler.mapping import Subgraph, Verdict
 
-__all__ = ["OBJECTIONS", "Network", "network_of", "objection"]
+__all__ = ["Network", "network_of", "objection"]
 
 
 def network_of(graph: Graph, subgraph: Subgraph, generation: Generation = CURRENT) -> Network:
@@ -31,11 +29,8 @@ def objection(graph: Graph, op: Operator) -> Verdict | None:
     if empty is not None:
         return refusal(op, f"{empty.name} of shape {list(empty.shape)} has no elements.",
                        "Use a larger input, or padding SAME in front.")
-    if op.name in OBJECTIONS:
-        return OBJECTIONS[op.name](graph, op)
+    family = family_of(op.name)
+    if family is not None:
+        return family.objection(graph, op)
     return refusal(op, "code for this operator is not generated yet.", "It runs on the CPU.")
 
-
-OBJECTIONS: Mapping[str, Callable[[Graph, Operator], Verdict | None]] = {
-    name: family.objection for name, family in FAMILIES.items()}
-"""What speaks against an operator by itself; the docstrings are the rules' text."""

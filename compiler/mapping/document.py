@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compiler.lowering.select import OBJECTIONS
+from compiler.lowering.spatial.families import family_of
 from compiler.mapping.rules import RULES, SINCE_RUNTIME
 
 _INTRODUCTION = """# Operators
@@ -25,7 +25,8 @@ def document() -> str:
 
 def generated(name: str) -> str:
     """Return for what code is generated; empty when for nothing."""
-    return " ".join((OBJECTIONS[name].__doc__ or "").split()) if name in OBJECTIONS else ""
+    family = family_of(name)
+    return " ".join((family.objection.__doc__ or "").split()) if family is not None else ""
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 from compiler.errors import ProgramError
 from compiler.facts import NARROW_BYTES, WIDE_ROWS
@@ -109,11 +110,16 @@ class Network:
                              and plan is not None and not plan.side_by_side(i))
         return ModelDemand(name, tensors, self.network.staging_row(arriving))
 
-    @property
+    @cached_property
     def _tensors(self) -> tuple[ParameterTensor, ...]:
         """What all layers ask for; those in bands read theirs once per band."""
         return tuple(replace(p.tensor, reads=strip.bands) for strip in self.network.cuts for i in strip.layers
-                     for p in self.network.layers[i].parameters)
+                     for p in self._stored[i])
+
+    @cached_property
+    def _stored(self) -> list[tuple[Stored, ...]]:
+        """Parameters of each layer."""
+        return [tuple(layer.parameters) for layer in self.network.layers]
 
     def lower(self, plan: ModelPlan) -> LoweredNetwork:
         """Write the programs for a memory plan.
@@ -123,10 +129,8 @@ class Network:
         LoweringRefusal
             When something cannot be written after all.
         """
-        owned = [(layer, p) for layer in self.network.layers for p in layer.parameters]
-        for i, (layer, p) in enumerate(owned):
-            self._check_stored(layer, p, cached=plan.cached(i))
-        stored = [p for _, p in owned]
+        stored = [p for parts in self._stored for p in parts]
+        self._check_stored(plan)
         pieces = {p.tensor.name: found for p, found in zip(stored, plan.pieces, strict=True)}
         on_ring = frozenset(stored[i].tensor.name for i in plan.on_ring)
         try:
@@ -137,14 +141,17 @@ class Network:
         segments = [p.segments(pieces[p.tensor.name], p.tensor.name in on_ring) for p in stored if pieces[p.tensor.name]]
         caching = caching_program(segments) if segments else None
         cached = b"".join(p.blob for p in stored if pieces[p.tensor.name])
-        streamed = b"".join(blob for layer in self.network.layers for blob in (
-            *(p.blob for p in layer.parameters if not pieces[p.tensor.name]), layer.streamed))
+        streamed = b"".join(blob for layer, parts in zip(self.network.layers, self._stored, strict=True) for blob in (
+            *(p.blob for p in parts if not pieces[p.tensor.name]), layer.streamed))
         return LoweredNetwork(program, caching, cached, streamed, self.memory.used)
 
-    def _check_stored(self, layer: Layer, stored: Stored, *, cached: bool) -> None:
-        if stored.only_cached and not cached:
-            op = self.reader.operators[layer.name]
-            raise LoweringRefusal(op.index, refusal(op, f"{stored.only_cached}.", "Compile the model alone."))
+    def _check_stored(self, plan: ModelPlan) -> None:
+        """Refuse to stream what only the on-chip memory can serve."""
+        all_stored = ((layer, p) for layer, parts in zip(self.network.layers, self._stored, strict=True) for p in parts)
+        for i, (layer, stored) in enumerate(all_stored):
+            if stored.only_cached and not plan.cached(i):
+                op = self.reader.operators[layer.name]
+                raise LoweringRefusal(op.index, refusal(op, f"{stored.only_cached}.", "Compile the model alone."))
 
     def _ports(self) -> tuple[dict[int, Port], dict[int, Port]]:
         """Buffers of the host: inputs and outputs."""

@@ -13,7 +13,7 @@ from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.spatial.bands import align_operands, hull
 from compiler.lowering.spatial.context import Context, is_flat, same_bytes
 from compiler.lowering.spatial.entry import Entry
-from compiler.lowering.spatial.families import FAMILIES
+from compiler.lowering.spatial.families import family_of
 from compiler.lowering.spatial.geometry import (
     IDENTITY,
     NOWHERE,
@@ -108,7 +108,8 @@ class NetworkReader:
         if same_bytes(self.graph, op):
             self.context.alias(op.outputs[0], op.inputs[0])
             return []
-        made = FAMILIES[op.name].read(self.context, op)
+        family = family_of(op.name)
+        made = family.read(self.context, op) if family is not None else None
         found = [] if made is None else [made] if isinstance(made, Layer) else list(made)
         self.operators |= {layer.name: op for made in found for layer in (made, *made.convolutions)}
         return [*self._drain(op), *found]

@@ -1,70 +1,71 @@
-"""Families of operators on images: the table of what can be generated."""
+"""Families of operators on images: the table of what can be generated.
+
+A family's module is imported when a model has one of its operators: most models have few of them, and what is not
+imported costs a short compilation nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
 
-from compiler.lowering.spatial.families.addition import ADDITION
-from compiler.lowering.spatial.families.concatenation import CONCATENATION, PACK
-from compiler.lowering.spatial.families.convolution import CONVOLUTION
-from compiler.lowering.spatial.families.extremum import EXTREMUM
 from compiler.lowering.spatial.families.family import Family
-from compiler.lowering.spatial.families.fully_connected import FULLY_CONNECTED
-from compiler.lowering.spatial.families.multiplication import MULTIPLICATION
-from compiler.lowering.spatial.families.normalization import NORMALIZATION
-from compiler.lowering.spatial.families.padding import PADDING
-from compiler.lowering.spatial.families.pooling import POOL
-from compiler.lowering.spatial.families.prelu import PRELU
-from compiler.lowering.spatial.families.reduction import REDUCTION
-from compiler.lowering.spatial.families.reshape import RESHAPE
-from compiler.lowering.spatial.families.resize import RESIZE
-from compiler.lowering.spatial.families.selection import SELECTION
-from compiler.lowering.spatial.families.softmax import SOFTMAX
-from compiler.lowering.spatial.families.transposed import TRANSPOSED
-from compiler.lowering.spatial.families.unary import UNARY
 
-FAMILIES: Mapping[str, Family] = {
-    "ADD": ADDITION,
-    "AVERAGE_POOL_2D": POOL,
-    "CONCATENATION": CONCATENATION,
-    "CONV_2D": CONVOLUTION,
-    "DEPTHWISE_CONV_2D": CONVOLUTION,
-    "EXPAND_DIMS": RESHAPE,
-    "FULLY_CONNECTED": FULLY_CONNECTED,
-    "L2_NORMALIZATION": NORMALIZATION,
-    "LOGISTIC": UNARY,
-    "MAXIMUM": EXTREMUM,
-    "MAX_POOL_2D": POOL,
-    "MEAN": REDUCTION,
-    "MINIMUM": EXTREMUM,
-    "MUL": MULTIPLICATION,
-    "PACK": PACK,
-    "PAD": PADDING,
-    "PRELU": PRELU,
-    "QUANTIZE": UNARY,
-    "REDUCE_MAX": REDUCTION,
-    "REDUCE_MIN": REDUCTION,
-    "RELU": UNARY,
-    "RELU6": UNARY,
-    "RELU_N1_TO_1": UNARY,
-    "RESHAPE": RESHAPE,
-    "RESIZE_BILINEAR": RESIZE,
-    "RESIZE_NEAREST_NEIGHBOR": SELECTION,
-    "RSQRT": UNARY,
-    "SLICE": SELECTION,
-    "SOFTMAX": SOFTMAX,
-    "SPACE_TO_DEPTH": SELECTION,
-    "SPLIT": SELECTION,
-    "SQUARED_DIFFERENCE": ADDITION,
-    "SQUEEZE": RESHAPE,
-    "STRIDED_SLICE": SELECTION,
-    "SUB": ADDITION,
-    "SUM": REDUCTION,
-    "TANH": UNARY,
-    "TILE": SELECTION,
-    "TRANSPOSE": SELECTION,
-    "TRANSPOSE_CONV": TRANSPOSED,
+GENERATED: Mapping[str, str] = {
+    "ADD": "addition.ADDITION",
+    "AVERAGE_POOL_2D": "pooling.POOL",
+    "CONCATENATION": "concatenation.CONCATENATION",
+    "CONV_2D": "convolution.CONVOLUTION",
+    "DEPTHWISE_CONV_2D": "convolution.CONVOLUTION",
+    "EXPAND_DIMS": "reshape.RESHAPE",
+    "FULLY_CONNECTED": "fully_connected.FULLY_CONNECTED",
+    "L2_NORMALIZATION": "normalization.NORMALIZATION",
+    "LOGISTIC": "unary.UNARY",
+    "MAXIMUM": "extremum.EXTREMUM",
+    "MAX_POOL_2D": "pooling.POOL",
+    "MEAN": "reduction.REDUCTION",
+    "MINIMUM": "extremum.EXTREMUM",
+    "MUL": "multiplication.MULTIPLICATION",
+    "PACK": "concatenation.PACK",
+    "PAD": "padding.PADDING",
+    "PRELU": "prelu.PRELU",
+    "QUANTIZE": "unary.UNARY",
+    "REDUCE_MAX": "reduction.REDUCTION",
+    "REDUCE_MIN": "reduction.REDUCTION",
+    "RELU": "unary.UNARY",
+    "RELU6": "unary.UNARY",
+    "RELU_N1_TO_1": "unary.UNARY",
+    "RESHAPE": "reshape.RESHAPE",
+    "RESIZE_BILINEAR": "resize.RESIZE",
+    "RESIZE_NEAREST_NEIGHBOR": "selection.SELECTION",
+    "RSQRT": "unary.UNARY",
+    "SLICE": "selection.SELECTION",
+    "SOFTMAX": "softmax.SOFTMAX",
+    "SPACE_TO_DEPTH": "selection.SELECTION",
+    "SPLIT": "selection.SELECTION",
+    "SQUARED_DIFFERENCE": "addition.ADDITION",
+    "SQUEEZE": "reshape.RESHAPE",
+    "STRIDED_SLICE": "selection.SELECTION",
+    "SUB": "addition.ADDITION",
+    "SUM": "reduction.REDUCTION",
+    "TANH": "unary.UNARY",
+    "TILE": "selection.SELECTION",
+    "TRANSPOSE": "selection.SELECTION",
+    "TRANSPOSE_CONV": "transposed.TRANSPOSED",
 }
-"""Operator -> its family."""
+"""Operator -> module and name of its family."""
 
-__all__ = ["FAMILIES", "Family"]
+
+@cache
+def family_of(operator: str) -> Family | None:
+    """Return the family of an operator; None when no code is generated for it."""
+    if operator not in GENERATED:
+        return None
+    module, name = GENERATED[operator].split(".")
+    family = getattr(import_module(f"{__name__}.{module}"), name)
+    assert isinstance(family, Family)
+    return family
+
+
+__all__ = ["GENERATED", "Family", "family_of"]
