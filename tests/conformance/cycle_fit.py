@@ -1,8 +1,8 @@
 """The fit of the cycle model's constants to measured latencies, and how good its predictions are.
 
-Run as a program (``PYTHONPATH=tests python tests/conformance/cycle_fit.py``) it rebuilds every second network of the
-published series, fits the constants to every second one of these and prints them with the figures of both halves;
-that takes about half an hour. ``docs/cycle-model.md`` states what came out.
+Run as a program (``PYTHONPATH=.:tests python tests/conformance/cycle_fit.py``) it rebuilds every second network of the
+published series, fits the constants to every second one of these and prints them with the figures of both halves, and
+which rows were left out and why; that takes about half an hour. ``docs/cycle-model.md`` states what came out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from measured_latencies import SAMPLED, Row, rows
+from measured_latencies import MIB, SAMPLED, Row, rows
 
 from compiler.beagle.simulator import Machine
 from compiler.beagle.timing import BUSES, Costs, Trace, record, schedule
@@ -40,6 +40,14 @@ class Recorded:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A row whose measured program is not the one that comes out here, and why that is so."""
+
+    row: Row
+    reason: str
+
+
+@dataclass(frozen=True)
 class Quality:
     """How well latencies are predicted: median absolute error, Spearman's rank correlation."""
 
@@ -54,22 +62,23 @@ class Quality:
         return cls(len(measured), float(np.median(np.abs(predicted / measured - 1))), float(np.corrcoef(*places)[0, 1]))
 
 
-def recorded(row: Row) -> Recorded | None:
-    """Compile a row's network and record its program; None when another program was measured.
+def recorded(row: Row) -> Recorded | LeftOut:
+    """Compile a row's network and record its program, unless another program was measured.
 
     That is where an operator stays on the CPU here, or other layers are streamed than in the measured program.
     """
     try:
         compiled = compile_model(row.network.build(), CompileOptions(token=1))
-    except EtpuError:
-        return None
+    except EtpuError as error:
+        return LeftOut(row, error.message)
     packages = packages_of(parse_model(compiled.data))
     if compiled.on_cpu or len(packages) != 1:
-        return None
+        reason = next((v.reason for v in compiled.mapped.verdicts if not v.mapped and v.reason), "several subgraphs")
+        return LeftOut(row, f"not compiled whole: {reason}")
     program = packages[0][1].execution
     streamed = len(program.parameters)
     if row.off_chip is not None and abs(row.off_chip - streamed) > _SAME_PROGRAM * max(row.off_chip, streamed):
-        return None
+        return LeftOut(row, f"streams {streamed / MIB:.2f} MiB, the measured program {row.off_chip / MIB:.2f} MiB")
     inputs = {layer.name: bytes(layer.size) for layer in program.inputs}
     return Recorded(row, record(Machine(computes=False), program, inputs))
 

@@ -65,7 +65,10 @@ def engine_of(task: TileTask) -> int:
 
 
 def accesses(task: TileTask, start: int, stop: int) -> list[Access]:
-    """Return what positions start..stop of an instruction touch."""
+    """Return what positions start..stop of an instruction touch.
+
+    Partial sums come in the order in which they are touched: written, and then read again.
+    """
     after = np.arange(start + 1, stop + 1)
     if isinstance(task, RingSend):
         return [Access(Memory.WIDE, False, task.rows[start:stop], after)]
@@ -101,7 +104,7 @@ def _tensor_accesses(task: TensorOp, start: int, stop: int) -> list[Access]:
     if task.partial:
         rows = task.d[task.run_starts[visited]] >> 2
         old = ~task.first_visit[visited]
-        found += [Access(Memory.WIDE, False, rows[old], ends[old]), Access(Memory.WIDE, True, rows, ends)]
+        found += [Access(Memory.WIDE, True, rows, ends), Access(Memory.WIDE, False, rows[old], ends[old])]
     group = task.group[visited]
     if task.ins.values.get("zero_points_per_channel"):
         found.append(Access(Memory.WIDE, False, task.zero_point_rows(group), ends))

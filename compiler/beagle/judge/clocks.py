@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from compiler.beagle.isa import Instruction
+
 Ints = npt.NDArray[np.int64]
 Clock = npt.NDArray[np.int64]
 
@@ -35,12 +37,12 @@ class Timeline:
         self.carried: Clock = np.zeros(size, np.int64)
         self._starts: list[int] = []
         self._clocks: list[Clock] = []
-        self._tasks: list[tuple[int, object]] = []
+        self._instructions: list[tuple[int, Instruction]] = []
 
-    def extend(self, clock: Clock, start: int, end: int, task: object) -> None:
+    def extend(self, clock: Clock, start: int, end: int, ins: Instruction) -> None:
         """Add positions start..end that ran under one clock."""
-        if not self._tasks or self._tasks[-1][1] is not task:
-            self._tasks.append((start, task))
+        if not self._instructions or self._instructions[-1][1] is not ins:
+            self._instructions.append((start, ins))
         self._starts.append(start)
         # A clock's own entry is not read from here, so segments that learnt nothing share one.
         if self._clocks and self._is_known(clock):
@@ -56,9 +58,9 @@ class Timeline:
         last[self.index] = last_own
         return same
 
-    def task_at(self, position: int) -> object:
+    def instruction_at(self, position: int) -> Instruction:
         """Return the instruction whose element number ``position`` (counted from 1) this is."""
-        return self._tasks[bisect_right(self._tasks, position - 1, key=lambda entry: entry[0]) - 1][1]
+        return self._instructions[bisect_right(self._instructions, position - 1, key=lambda entry: entry[0]) - 1][1]
 
     def clock_after(self, position: int) -> Clock:
         """Return what is known once ``position`` elements have happened."""

@@ -27,7 +27,8 @@ from compiler.beagle.isa.counters import ScalarCounter, TileCounter, TileEngine
 from compiler.beagle.judge.accesses import ENGINES, Access, Memory, accesses, engine_of
 from compiler.beagle.judge.books import Book, Conflict
 from compiler.beagle.judge.clocks import Clock, Contribution, CounterHistory, Timeline
-from compiler.beagle.judge.ledger import Displacement, Flags, Ledger
+from compiler.beagle.judge.ledger import Displacement, Ledger
+from compiler.beagle.judge.pages import Flags
 from compiler.beagle.simulator.moves import MeshHalf, NarrowToWide, RingReceive, RingSend, WideToNarrow, neighbour, tiles_of
 from compiler.beagle.simulator.observer import Observer
 from compiler.beagle.simulator.packets import SentPackets
@@ -159,7 +160,7 @@ class Judge(Observer):
     def finish(self) -> None:
         """Close the ledger, after the run."""
         for found in self.ledger.displacements():
-            self._report("displaced", _describe(found), found.reader.ins, found.writer.ins)
+            self._report("displaced", _describe(found), found.reader, found.writer)
 
     # -- names ------------------------------------------------------------------------------------
 
@@ -337,7 +338,7 @@ class Judge(Observer):
             clock = clock.copy()
             clocks.append(clock)
             base = self._base[tile, task]
-            line.extend(clock, base + a, base + b, task)
+            line.extend(clock, base + a, base + b, task.ins)
             self._departures(task, tile, line, base, a, b)
             if arrival is not None:
                 np.maximum(line.carried, sender.clock_after(int(positions[b - at - 1])), out=line.carried)
@@ -389,15 +390,14 @@ class Judge(Observer):
         if isinstance(task, MeshHalf) and conflict.earlier_writes and self._writes_the_same(task, conflict):
             self.verdict.same_bytes += len(conflict.units)
             return
-        earlier = line.task_at(int(conflict.positions[0]))
-        assert isinstance(earlier, TileTask)
+        earlier = line.instruction_at(int(conflict.positions[0]))
         kind = {(True, False): "reads", (True, True): "writes", (False, True): "overwrites"}[
             conflict.earlier_writes, access.writes]
         other = "writes" if conflict.earlier_writes else "reads"
         self._report("race", f"{task.ins.name} at {task.ins.offset:#x} (trace {task.ins['trace']}) {kind} "
                      f"{access.memory.label} {int(conflict.units[0]):#x} of tile {conflict.tile} and nothing makes it wait "
-                     f"for {earlier.ins.name} at {earlier.ins.offset:#x} (trace {earlier.ins['trace']}), which {other} it",
-                     task.ins, earlier.ins)
+                     f"for {earlier.name} at {earlier.offset:#x} (trace {earlier['trace']}), which {other} it",
+                     task.ins, earlier)
 
     def _refills_staging(self, task: TileTask, conflict: Conflict, line: Timeline, clock: Clock) -> bool:
         """Tell whether a row is overwritten that a transfer empties; a ring sender must be one row behind at most."""
@@ -439,10 +439,9 @@ class Judge(Observer):
         """Put packets on a queue; their order among senders must be certain."""
         last = queue.last
         if last is not None and last[0] is not line and not self._follows(line, positions[0], last, ins):
-            earlier = last[0].task_at(last[1])
-            assert isinstance(earlier, TileTask | ScalarTask)
+            earlier = last[0].instruction_at(last[1])
             self._report("packet order", f"packets of {ins.name} at {ins.offset:#x} may come before those of "
-                         f"{earlier.ins.name} at {earlier.ins.offset:#x}", ins, earlier.ins)
+                         f"{earlier.name} at {earlier.offset:#x}", ins, earlier)
         queue.push(line, positions)
 
     def _follows(self, line: Timeline, position: int, last: tuple[Timeline, int], ins: Instruction) -> bool:
@@ -515,7 +514,7 @@ class Judge(Observer):
             self._learn(clock, history, unwrap(history.current, gate.count + gate.step * block))
         clock[line.index] = line.end
         clock = clock.copy()
-        line.extend(clock, base + start, base + stop, task)
+        line.extend(clock, base + start, base + stop, task.ins)
         self._check_fifo(task, line, clock, base, start, stop)
         if isinstance(task, Pop):
             if task.packet != WIDE_ROW_BYTES or task.size * FIFO_BYTES[task.source] % task.packet:
@@ -574,10 +573,9 @@ class Judge(Observer):
 
 
 def _describe(found: Displacement) -> str:
-    reader, writer = found.reader.ins, found.writer.ins
-    return (f"{reader.name} at {reader.offset:#x} (trace {reader['trace']}) reads {found.memory.label} {found.unit:#x} of "
-            f"tile {found.tile}, whose contents are older than what {writer.name} at {writer.offset:#x} (trace "
-            f"{writer['trace']}) wrote beside it, and leaves out a unit at the other end: one of them is one unit off")
+    reader, writer = (f"{ins.name} at {ins.offset:#x} (trace {ins['trace']})" for ins in (found.reader, found.writer))
+    unit = f"{found.memory.label} {found.unit:#x} of tile {found.tile}"
+    return f"{reader} {found.clue.format(unit=unit, writer=writer)}: one of them is one unit off"
 
 
 def _arrival_of(arrivals: list[_Arrival] | None, position: int) -> _Arrival | None:

@@ -216,6 +216,8 @@ class WideToNarrow(TileTask):
         self.targets, main_at = _with_prefix(ins, dst)
         check(self.targets, limit, "scaling register" if ins["to_scaling"] else "narrow memory word")
         self.size = len(self.targets)
+        self.skipped = np.ones(self.size, bool)
+        self.skipped[main_at[:, 1]] = False
         self.row, self.column = self._unpack(dst, main_at)
         self.rows = check(src.addresses, WIDE_ROWS, "wide memory")
         if int(self.row[-1]) >= src.size:
