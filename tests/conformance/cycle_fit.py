@@ -7,6 +7,8 @@ which rows were left out and why; that takes about half an hour. ``docs/cycle-mo
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,16 +29,18 @@ _SAME_PROGRAM = 0.05
 """Streamed bytes of our program and of the measured one may differ by so much: padding."""
 _STEP = np.log(1.05)
 _LARGEST_MOVE = 0.7
+_WORST = 12
 _NOISE = 0.02
 """Below this residual (of the logarithm) rows weigh the same; above it they weigh less, as in a median."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A row with the trace of its network."""
+    """A row with the trace of its network, and the bytes that it streams."""
 
     row: Row
     trace: Trace
+    streamed: int
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def recorded(row: Row) -> Recorded | LeftOut:
     if row.off_chip is not None and abs(row.off_chip - streamed) > _SAME_PROGRAM * max(row.off_chip, streamed):
         return LeftOut(row, f"streams {streamed / MIB:.2f} MiB, the measured program {row.off_chip / MIB:.2f} MiB")
     inputs = {layer.name: bytes(layer.size) for layer in program.inputs}
-    return Recorded(row, record(Machine(computes=False), program, inputs))
+    return Recorded(row, record(Machine(computes=False), program, inputs), streamed)
 
 
 def constants() -> dict[str, float]:
@@ -130,16 +134,42 @@ def halves(networks: Sequence[Recorded]) -> tuple[Sequence[Recorded], Sequence[R
 
 def main() -> None:
     """Fit and print."""
-    found = [r for r in map(recorded, rows()[::SAMPLED]) if r is not None]
-    fitted, predicted = halves(found)
+    sample = rows()[::SAMPLED]
+    results = []
+    for number, row in enumerate(sample, 1):
+        print(f"\r{number} of {len(sample)} rows", end="", file=sys.stderr, flush=True)
+        results.append(recorded(row))
+    print(file=sys.stderr)
+    report(results)
+
+
+def report(results: Sequence[Recorded | LeftOut]) -> None:
+    """Fit the constants; print them, how good they are and what was left out."""
+    fitted, predicted = halves([r for r in results if isinstance(r, Recorded)])
     values = fit(fitted, constants())
-    print({k: round(v, 2) for k, v in values.items()})
-    for name, half in (("fitted", fitted), ("predicted", predicted)):
-        print(name, Quality.of(milliseconds(half, values), measured(half)),
-              "with the constants in use", Quality.of(milliseconds(half, constants()), measured(half)))
+    print("in use", {k: round(v, 2) for k, v in constants().items()})
+    print("fitted", {k: round(v, 2) for k, v in values.items()})
+    sets = {"fitted": fitted, "predicted": predicted}
+    for kind in ("convolutions", "dense, streamed", "dense, cached"):
+        sets[f"predicted: {kind}"] = [n for n in predicted if kind_of(n) == kind]
+    for name, networks in sets.items():
+        print(f"{name:26} as fitted", Quality.of(milliseconds(networks, values), measured(networks)))
+        print(f"{name:26} in use   ", Quality.of(milliseconds(networks, constants()), measured(networks)))
+    worst = sorted(predicted, key=lambda n: -abs(math.log(milliseconds([n], constants())[0] / n.row.milliseconds)))
+    for n in worst[:_WORST]:
+        print(f"far off: {n.row.network} {milliseconds([n], constants())[0]:.3f} ms, measured {n.row.milliseconds:.3f} ms")
+    for r in results:
+        if isinstance(r, LeftOut):
+            print(f"left out: {r.row.network} {r.reason}")
 
 
-__all__ = ["Quality", "Recorded", "constants", "fit", "halves", "measured", "milliseconds", "recorded"]
+def kind_of(network: Recorded) -> str:
+    """Name the group that a row is counted in."""
+    kind = network.row.network.kind
+    return kind if kind == "convolutions" else f"{kind}, {'streamed' if network.streamed else 'cached'}"
+
+
+__all__ = ["LeftOut", "Quality", "Recorded", "constants", "fit", "halves", "measured", "milliseconds", "recorded", "report"]
 
 if __name__ == "__main__":
     main()

