@@ -90,17 +90,22 @@ def test_outputs_that_depend_on_old_memory_are_found(package: Package) -> None:
     assert "unwritten read" in {f.kind for f in tried(package, program).findings}
 
 
-@pytest.mark.parametrize(("name", "prefix"), [("narrow_to_wide", "src"), ("wide_to_narrow", "dst"), ("ring_send", "src")])
-def test_an_address_one_unit_off_is_suspected(package: Package, name: str, prefix: str) -> None:
-    """The same wrong result in every order: no counter is spoiled, old contents are read beside new ones."""
+@pytest.mark.parametrize(("name", "prefix", "clue"), [
+    ("narrow_to_wide", "src", "is older than"),
+    ("wide_to_narrow", "dst", "is older than"),
+    ("ring_send", "src", "is older than"),
+    ("wide_to_narrow", "src", "wrote for nobody else"),
+    ("wide_to_narrow", "dst", "skipped"),
+])
+def test_an_address_one_unit_off_is_suspected(package: Package, name: str, prefix: str, clue: str) -> None:
+    """The same wrong result in every order: no counter is spoiled, the ledger sees what is read and what is not."""
     program = decode_stream(package.execution.chunks[0].data)
     field = f"{prefix}.start"
     for at in (i for i, ins in enumerate(program) if ins.name == name and field in ins.values):
         spoiled = [*program[:at], program[at].with_values({field: program[at][field] + 1}), *program[at + 1:]]
-        found = [f for f in tried(package, spoiled).findings if f.kind == "displaced"]
-        if found:
+        if any(f.kind == "displaced" and clue in f.message for f in tried(package, spoiled).findings):
             return
-    pytest.fail(f"no shift of {name} is suspected")
+    pytest.fail(f"no shift of {name} is suspected so")
 
 
 def test_noise_does_not_reach_the_outputs(package: Package) -> None:
