@@ -101,7 +101,7 @@ def simulate(pair: PairUnderTest) -> Result:
     allowed = 2 if operators & TABLE_FUNCTIONS else 1
     ours: list[Array] = []
     truths: list[Array] = []
-    figures: dict[str, Any] = {"reliances": Counter[str](), "tflite": [], "cycles": 0}
+    figures: dict[str, Any] = {"reliances": Counter[str](), "suspicions": 0, "tflite": [], "cycles": 0}
     for number, (_, p) in enumerate(pair.packages):
         graph, begin, end = part = pair.mapped_part(number)
         arithmetic = Arithmetic.EARLY if pair.generation.early_arithmetic else Arithmetic.LATER
@@ -116,6 +116,7 @@ def simulate(pair: PairUnderTest) -> Result:
             truths += [truth[index] for index in end]
             if sample == 0:
                 figures["reliances"].update(found.reliances)
+                figures["suspicions"] += len(found.suspicions)
                 figures["tflite"].append(against_kernels(part, pair.source, given, outputs))
         figures["cycles"] = _sum(figures["cycles"], simulated_cycles(p))
     result = compared(ours, truths)
@@ -187,7 +188,7 @@ def compiles(pair: PairUnderTest) -> Result:
     """Our executables give the official executables' outputs."""
     if (short := _coverage(pair)) is not None:
         return short
-    differ = values = 0
+    differ = values = suspicions = 0
     cycles: list[int | None] = [0, 0]
     identical = True
     for number, (ours, (_, theirs)) in enumerate(zip(pair.our_packages, pair.packages, strict=True)):
@@ -202,10 +203,11 @@ def compiles(pair: PairUnderTest) -> Result:
                 return Result("fail", "; ".join(found.findings))
             differ += sum(int((found.outputs[name] != array).sum()) for name, array in official.outputs.items())
             values += sum(array.size for array in official.outputs.values())
+            suspicions += len(found.suspicions)
         cycles = [_sum(total, simulated_cycles(p)) for total, p in zip(cycles, (ours, theirs), strict=True)]
     mine, official_cycles = cycles
     ratio = None if mine is None or not official_cycles else mine / official_cycles
-    return verdict(differ == 0, f"{differ} of {values} output values differ", values=values,
+    return verdict(differ == 0, f"{differ} of {values} output values differ", values=values, suspicions=suspicions,
                    programs_identical=identical, runtime=max(p.min_runtime_version for _, p in pair.packages),
                    cycles=mine, official_cycles=official_cycles, cycles_ratio=ratio)
 

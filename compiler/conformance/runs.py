@@ -37,11 +37,14 @@ class Run:
     outputs:
         By layer name.
     findings:
-        What the judge, its suspicions included, or the simulator has to object.
+        What the judge, or the simulator, has to object.
+    suspicions:
+        What the judge only suspects.
     """
 
     outputs: dict[str, Array]
     findings: tuple[str, ...] = ()
+    suspicions: tuple[str, ...] = ()
     reliances: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -142,12 +145,13 @@ def run(package: Package, given: Mapping[str, Array], *, judged: bool) -> Run:
     if judged:
         report = try_executables(executables, data)
         raw = report.outputs
-        found = tuple(str(f) for f in report.findings), report.reliances
+        found = (tuple(str(f) for f in report.findings if f.certain),
+                 tuple(str(f) for f in report.findings if not f.certain), report.reliances)
     else:
         machine = Machine()
         for executable in executables:
             result = machine.run(executable, data if executable is package.execution else None)
-        raw, found = result.outputs, (result.findings, {})
+        raw, found = result.outputs, (result.findings, (), {})
     return Run({layer.name: decode_output(layer, raw[layer.name]) for layer in package.execution.outputs if raw}, *found)
 
 

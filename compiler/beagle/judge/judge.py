@@ -16,8 +16,9 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import count, pairwise
 from operator import itemgetter
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -73,8 +74,7 @@ class Finding:
     Attributes
     ----------
     kind:
-        ``race``, ``packet order``, ``counter``, ``fifo`` or ``displaced``. The last one is a suspicion: no rule
-        of the chip is broken, but no known program does so (:mod:`~compiler.beagle.judge.ledger`).
+        ``race``, ``packet order``, ``counter``, ``fifo`` or ``displaced``.
     instructions:
         Offsets of the instructions concerned.
     """
@@ -82,6 +82,11 @@ class Finding:
     kind: str
     message: str
     instructions: tuple[int, ...]
+
+    @property
+    def certain(self) -> bool:
+        """False for what the ledger suspects: no rule of the chip is broken, but no known program does so."""
+        return self.kind != "displaced"
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
@@ -140,8 +145,11 @@ class Judge(Observer):
         self._issue: list[deque[Clock]] = [deque() for _ in range(TILES)]
         self._dispatched: dict[tuple[int, int], deque[Clock]] = {}
         self._queued: dict[int, Clock] = {}
+        # Tasks hold all their addresses, so that all but halves of mesh instructions are forgotten when they end.
         self._base: dict[tuple[int, TileTask], int] = {}
         self._halves: dict[TileTask, Sequence[TileTask]] = {}
+        self._transfers: WeakKeyDictionary[TileTask, int] = WeakKeyDictionary()
+        self._next_transfer = count(2)
         self._notified: dict[int, Clock] = {}
         self._ring = [[SentPackets[Timeline]() for _ in range(TILES)] for _ in range(2)]
         self._to_scalar = SentPackets[Timeline]()
@@ -189,7 +197,8 @@ class Judge(Observer):
         clock = self._step_dispatch(tile)
         halves: Sequence[TileTask] = getattr(task, "halves", (task,))
         for half in halves:
-            self._halves[half] = halves
+            if isinstance(half, MeshHalf):
+                self._halves[half] = halves
             self._dispatched.setdefault((tile, id(half)), deque()).append(clock)
 
     def _step_dispatch(self, tile: int) -> Clock:
@@ -287,6 +296,9 @@ class Judge(Observer):
         for a, b in pairwise(order):
             self._segment(task, engine, tiles, a, b, arrivals)
         self.ledger.enter(task, tiles, accesses(task, start, stop), ends=stop == task.size)
+        if stop == task.size and not isinstance(task, MeshHalf):
+            for tile in tiles:
+                del self._base[tile, task]
 
     def _know_other_half(self, task: MeshHalf, tile: int, line: Timeline) -> None:
         """A mesh instruction begins when both halves of the one before have ended."""
@@ -367,8 +379,11 @@ class Judge(Observer):
         if access.writes:
             self._taken_by[at], self._stale[at] = 0, False
         elif isinstance(task, WideToNarrow):
-            self._stale[at] |= (self._taken_by[at] != 0) & (self._taken_by[at] != id(task))
-            self._taken_by[at] = id(task)
+            if task not in self._transfers:
+                self._transfers[task] = next(self._next_transfer)
+            taker = self._transfers[task]
+            self._stale[at] |= (self._taken_by[at] != 0) & (self._taken_by[at] != taker)
+            self._taken_by[at] = taker
 
     def _changing(self, access: Access, tiles: Sequence[int]) -> Access:
         """Leave out rows that keep their bytes: whoever reads them early or late reads the same."""
