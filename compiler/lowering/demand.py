@@ -17,11 +17,13 @@ from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import unsigned_weights, zero_point
 from compiler.lowering.dense_layer import DenseLayer
 from compiler.lowering.parameters import Bytes, DenseParameters, dense_blob, round_up
-from compiler.lowering.spatial.context import extent_of, image_of, is_flat, same_bytes
+from compiler.lowering.spatial.context import Context, extent_of, image_of, is_flat, same_bytes
+from compiler.lowering.spatial.families import FAMILIES
 from compiler.lowering.spatial.families.convolution import kernel_of, ring_tensor
 from compiler.lowering.spatial.families.dense import dense_layer, dense_tensor
 from compiler.lowering.spatial.families.softmax import softmax_layer, softmax_tables
 from compiler.lowering.spatial.gathering import flattened_weights
+from compiler.lowering.spatial.layer import Layer
 from compiler.lowering.spatial.weights import Kernel
 from compiler.mapping import Subgraph
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
@@ -65,9 +67,10 @@ def read_demand(graph: Graph, subgraph: Subgraph, name: str, staging_row: int = 
     """
     found: list[tuple[ParameterTensor, bytes]] = []
     unread = []
+    context = Context(graph, subgraph, generation)
     for index in subgraph.operators:
         op = graph.operators[index]
-        tensors = _tensors(graph, op, generation)
+        tensors = _of_layers(context, op) or _tensors(graph, op, generation)
         found += tensors
         if op.name in _UNREAD or (op.name == "FULLY_CONNECTED" and not tensors):
             unread.append(op.title)
@@ -92,6 +95,17 @@ def _tensors(graph: Graph, op: Operator, generation: Generation) -> list[tuple[P
     if op.name in _WITH_CONSTANTS:
         return [(_table(op, t), b"") for t in (graph.tensors[i] for i in op.inputs) if t.is_constant and t.elements > 1]
     return _layout_table(graph, op)
+
+
+def _of_layers(context: Context, op: Operator) -> list[tuple[ParameterTensor, bytes]]:
+    """Return what our own layers have: channels moved by a PAD, or kept apart for a RESHAPE."""
+    if op.name != "PAD" and (op.name != "CONV_2D" or is_flat(context.graph.output(op))):
+        return []
+    if FAMILIES[op.name].objection(context.graph, op) is not None:
+        return []
+    made = FAMILIES[op.name].read(context, op)
+    layers = () if made is None else (made,) if isinstance(made, Layer) else made
+    return [(p.tensor, p.blob) for layer in layers for p in layer.parameters]
 
 
 def _dense(op: Operator, parameters: DenseParameters) -> tuple[ParameterTensor, bytes]:
