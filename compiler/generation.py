@@ -48,6 +48,9 @@ class Generation:
         rows by size.
     clears_spare_bytes:
         The scalar core clears the bytes behind the last class.
+    moves_inputs:
+        An input whose channels get an axis of their own is moved by a table of zeros and ones, although its shape
+        on the host says nothing.
     early_stream:
         Parameters of dense layers arrive in shorter chunks, in rows higher up.
     """
@@ -58,6 +61,7 @@ class Generation:
     dense_on_ring: bool = True
     clears_spare_bytes: bool = False
     early_stream: bool = False
+    moves_inputs: bool = False
 
     @property
     def early_arithmetic(self) -> bool:
@@ -75,9 +79,9 @@ COMPILER_1_0 = Generation("1.0", SoftmaxForm.SCALAR_CORE, frozenset({_CONVOLUTIO
 tiles streams 22 of them and leaves 14 tiles empty. SOFTMAX: nine models."""
 COMPILER_2 = Generation("2.0 to 2.1", SoftmaxForm.SCALAR_CORE, frozenset({_CONVOLUTION, _DEPTHWISE, _DENSE}))
 """SOFTMAX: three models of 2.1 and five of the same form. Zero biases: taken over from 1.0."""
-COMPILER_14 = Generation("14.1 to 15.0", SoftmaxForm.TWO_TABLES, frozenset({_DEPTHWISE, _DENSE}))
+COMPILER_14 = Generation("14.1 to 15.0", SoftmaxForm.TWO_TABLES, frozenset({_DEPTHWISE, _DENSE}), moves_inputs=True)
 """SOFTMAX: one model. Zero biases: 16 depthwise layers of one model of 15.0, a depthwise layer with 28 outputs per
-channel and a dense layer in the envelope of 14.1; three convolutions without."""
+channel and a dense layer in the envelope of 14.1; three convolutions without. Inputs: one model of 14.1."""
 COMPILER_16 = Generation("16.0", SoftmaxForm.THREE_TABLES, frozenset())
 """All models of runtime 14, and those of runtime 12 in the same envelope."""
 

@@ -18,6 +18,7 @@ from compiler.generation import (
     for_runtime,
 )
 from compiler.graph import TensorType, parse_model
+from compiler.graph.build import GraphBuilder
 from compiler.package import Package
 from compiler.package.container import packages_of
 from tests.compiler.lowering.networks import Net, check, random_values, run
@@ -109,3 +110,13 @@ def test_streamed_dense_layers_of_compiler_1_0(inputs: int) -> None:
     compiled = check(net.model(), generation=COMPILER_1_0)
     assert compiled.off_chip > 0
     assert compiled.plans[0].demand.staging_row == 2080 - 2 - 2 - 2 * 12
+
+
+@by_version
+def test_an_axis_for_the_channels_of_an_input(generation: Generation) -> None:
+    net = Net((1, 1, 1), TensorType.UINT8)
+    net.b = GraphBuilder(type=TensorType.UINT8)
+    x = net.b.add_input((1, 12, 12), scale=0.05, zero_point=121)
+    net.at(net.b.reshape(x, (1, 12, 12, 1))).conv(8, 3)
+    compiled = check(net.model(), judge=True, generation=generation)
+    assert len(compiled.plans[0].demand.tensors) == 1 + generation.moves_inputs

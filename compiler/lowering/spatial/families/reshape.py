@@ -139,7 +139,7 @@ def _read(context: Context, op: Operator) -> Layer | list[Layer] | None:
     if extent_of(context.tensor(origin)) == extent_of(y) or (is_flat(y) and _only_for_dense(context, y)):
         context.alias(y.index, x.index)
         return None
-    if _only_host_data(context, x):
+    if _only_host_data(context, x) and not (context.generation.moves_inputs and y.shape == (*x.shape, 1)):
         context.see(origin, y)
         context.alias(y.index, x.index)
         context.slices.pop(origin, None)
