@@ -18,7 +18,7 @@ from compiler.lowering.arithmetic import unsigned_weights, zero_point
 from compiler.lowering.dense_layer import DenseLayer
 from compiler.lowering.parameters import Bytes, DenseParameters, dense_blob, round_up
 from compiler.lowering.spatial.context import Context, extent_of, image_of, is_flat, same_bytes
-from compiler.lowering.spatial.families import FAMILIES
+from compiler.lowering.spatial.families import family_of
 from compiler.lowering.spatial.families.convolution import kernel_of, ring_tensor
 from compiler.lowering.spatial.families.dense import dense_layer, dense_tensor
 from compiler.lowering.spatial.families.softmax import softmax_layer, softmax_tables
@@ -101,9 +101,10 @@ def _of_layers(context: Context, op: Operator) -> list[tuple[ParameterTensor, by
     """Return what our own layers have: channels moved by a PAD, or kept apart for a RESHAPE."""
     if op.name != "PAD" and (op.name != "CONV_2D" or is_flat(context.graph.output(op))):
         return []
-    if FAMILIES[op.name].objection(context.graph, op) is not None:
+    family = family_of(op.name)
+    if family is None or family.objection(context.graph, op) is not None:
         return []
-    made = FAMILIES[op.name].read(context, op)
+    made = family.read(context, op)
     layers = () if made is None else (made,) if isinstance(made, Layer) else made
     return [(p.tensor, p.blob) for layer in layers for p in layer.parameters]
 
