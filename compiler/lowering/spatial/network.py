@@ -68,8 +68,14 @@ class Network:
         memory = place(self.network)
         if memory.used <= NARROW_BYTES:
             return memory
-        stuck = StripPlanner(self.network.problem).stuck(NARROW_BYTES)
         layers = self.network.layers
+        if not layers:
+            op = self.graph.operators[self.subgraph.operators[-1]]
+            names = ", ".join(self.network.activations[t].name for t in self.network.inputs)
+            raise LoweringRefusal(op.index, refusal(
+                op, f"passes {names} on, which needs {memory.used} bytes of each tile; the limit is {NARROW_BYTES}.",
+                "Reshape a smaller tensor."), too_large=True)
+        stuck = StripPlanner(self.network.problem).stuck(NARROW_BYTES)
         layer = max(layers, key=self._bytes_at) if stuck is None else layers[stuck]
         op = self.reader.operators[layer.name]
         if isinstance(layer, Gather):

@@ -1,8 +1,12 @@
 """Addresses in narrow memory: the official order first, other orders where it leaves no room."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import Net
 
+from compiler.compile import compile_model
+from compiler.errors import ActivationsTooLargeError
 from compiler.lowering.spatial.buffers import Lifetime, NarrowMemory
 
 LIVES = st.builds(lambda size, first, length: Lifetime(4 * size, first, first + length),
@@ -42,3 +46,10 @@ def test_other_orders_are_tried_only_where_the_official_one_leaves_no_room() -> 
 def _end(buffers: dict[int, Lifetime], limit: int) -> int:
     addresses = NarrowMemory().place_all(buffers, limit)
     return max(addresses[i] + b.size for i, b in buffers.items())
+
+
+def test_a_network_that_only_passes_a_large_tensor_on_is_refused_with_its_size() -> None:
+    net = Net((100, 100, 40))
+    net.x = net.b.reshape(net.x, (1, 10_000, 40))
+    with pytest.raises(ActivationsTooLargeError, match="passes tensor_2 on, which needs 900016 bytes"):
+        compile_model(net.model())
