@@ -19,7 +19,7 @@ from compiler.memory.demand import ModelDemand, for_generation
 from compiler.memory.plan import CachePlan, ModelPlan, plan_cache
 from compiler.package.container import with_custom_operators
 from compiler.package.file import serialize_compiled
-from compiler.package.layers import input_layer, output_layer
+from compiler.package.layers import input_layer, output_layer, shared_layer
 from compiler.package.model import Executable, ExecutableType, Package
 from compiler.package.options import CustomOptions, write_custom_options
 from compiler.package.writer import write_package
@@ -262,7 +262,8 @@ def build_package(graph: Graph, part: Subgraph, network: LoweredNetwork, token: 
         type=ExecutableType.EXECUTION_ONLY if network.caching is not None else ExecutableType.STAND_ALONE,
         name="model", chunks=network.execution.chunks, parameters=network.streamed, hints=network.execution.hints,
         inputs=tuple(input_layer(graph.tensors[t]) for t in part.inputs),
-        outputs=tuple(output_layer(graph.tensors[t]) for t in part.outputs),
+        outputs=tuple(shared_layer(graph.tensors[t], network.shared[t]) if t in network.shared
+                      else output_layer(graph.tensors[t]) for t in part.outputs),
         token=token, batch_size=1, chip="beagle", used_narrow_bytes=network.narrow_bytes, serialized_model=b"",
     )
     executables = [execution]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from compiler.graph import Operator
 from compiler.lowering.builder import Program
@@ -21,6 +22,8 @@ class LoweredNetwork:
         Parameter blobs of the two programs.
     narrow_bytes:
         Narrow memory used per tile.
+    shared:
+        Outputs that the host puts together from images: their rows and columns, and rows of the output per pixel.
     """
 
     execution: Program
@@ -28,6 +31,7 @@ class LoweredNetwork:
     cached: bytes
     streamed: bytes
     narrow_bytes: int
+    shared: Mapping[int, tuple[tuple[int, int, int], ...]] = field(default_factory=dict)
 
 
 def refusal(op: Operator, reason: str, advice: str = "") -> Verdict:

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
+import numpy as np
+import numpy.typing as npt
+
 from compiler.errors import PackageError
 from compiler.facts import LANES, TILE_COLUMNS, TILES
 from compiler.graph import Tensor, TensorType
@@ -54,6 +57,43 @@ def output_layer(tensor: Tensor, *, bands: int = 1) -> Layer:
         return _layer(tensor, (y, x, z), _round_up(z, _CHANNEL_MULTIPLE), vector_layout(z))
     layout, elements = grid_layout([halvings(band) for band in bands_of(y, bands)], halvings(x), z)
     return _layer(tensor, (y, x, z), elements, layout)
+
+
+def shared_layer(tensor: Tensor, parts: Sequence[tuple[int, int, int]]) -> Layer:
+    """Describe an output of one row of pixels that arrives as several images.
+
+    The runtime copies pixels with one tile number as one stretch, and takes the distance of pixels from the
+    first two; stretches are numbered here as if each came from a tile of its own.
+
+    Parameters
+    ----------
+    parts:
+        Rows and columns of each image, and the pixels of the output that lie behind each other in each of its pixels.
+
+    Raises
+    ------
+    PackageError
+        When the tensor is not quantized or not of an integer type that the chip exchanges.
+    """
+    y, x, z = _last_three(tensor.shape)
+    padded = _round_up(z, _CHANNEL_MULTIPLE)
+    starts: list[npt.NDArray[np.int64]] = []
+    end = 0
+    for height, width, count in parts:
+        layout, elements = grid_layout([halvings(height)], halvings(width), count * padded)
+        tiles = np.asarray(layout.tile_y)[:, None] + np.asarray(layout.tile_x)
+        pixels = (end + np.asarray(layout.tile_offset)[tiles] + np.asarray(layout.local_x)
+                  + np.asarray(layout.local_y)[:, None] * np.asarray(layout.row_size))
+        starts.append((pixels[..., None] + padded * np.arange(count)).reshape(-1))
+        end += elements
+    at = np.concatenate(starts)
+    first = np.flatnonzero(np.concatenate([[True], np.diff(at) != padded]))
+    lengths = np.diff(np.append(first, len(at)))
+    layout = OutputLayout(
+        tile_y=(0,), tile_x=tuple(np.repeat(np.arange(len(first)), lengths).tolist()),
+        tile_offset=tuple(at[first].tolist()), local_x=tuple((at - np.repeat(at[first], lengths)).tolist()), local_y=(0,),
+        row_size=tuple((padded * np.repeat(lengths, lengths)).tolist()))
+    return _layer(tensor, (y, x, z), end, layout)
 
 
 def vector_layout(channels: int) -> OutputLayout:

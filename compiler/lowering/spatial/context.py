@@ -23,6 +23,22 @@ class Padding:
     columns: tuple[int, int] = (0, 0)
 
 
+@dataclass(frozen=True)
+class Share:
+    """An image that is part of a result which the host puts together.
+
+    Attributes
+    ----------
+    number:
+        Of the activation.
+    per_pixel:
+        Rows of the result in each of its pixels, one behind the other.
+    """
+
+    number: int
+    per_pixel: int
+
+
 class Context:
     """The subgraph, and which tensors hold the same bytes.
 
@@ -32,6 +48,8 @@ class Context:
         What the mapping chose.
     generation:
         Whose habits the programs have.
+    late:
+        Tensors that the host puts together.
 
     Attributes
     ----------
@@ -43,14 +61,18 @@ class Context:
         Vectors of which every tile has a copy.
     apart:
         Images whose channels lie apart in groups, by the tensor without gaps: number and channels of a group.
+    shares:
+        Of what the host puts together, by tensor.
     before:
         Layers to come before the one that is being read.
     ending:
         What the scalar core does with the only output on its way to the host.
     """
 
-    def __init__(self, graph: Graph, subgraph: Subgraph, generation: Generation) -> None:
-        self.graph, self.subgraph, self.generation = graph, subgraph, generation
+    def __init__(self, graph: Graph, subgraph: Subgraph, generation: Generation,
+                 late: frozenset[int] = frozenset()) -> None:
+        self.graph, self.subgraph, self.generation, self.late = graph, subgraph, generation, late
+        self.shares: dict[int, tuple[Share, ...]] = {}
         self.padding: dict[int, Padding] = {}
         self.slices: dict[int, tuple[int, ...]] = {}
         self.copies: set[int] = set()

@@ -40,10 +40,11 @@ class Network:
         When an operator in it cannot be generated.
     """
 
-    def __init__(self, graph: Graph, subgraph: Subgraph, generation: Generation) -> None:
+    def __init__(self, graph: Graph, subgraph: Subgraph, generation: Generation,
+                 late: frozenset[int] = frozenset()) -> None:
         self.graph = graph
         self.subgraph = subgraph
-        self.reader = NetworkReader(graph, subgraph, generation)
+        self.reader = NetworkReader(graph, subgraph, generation, late)
         self.network = in_bands(self.reader.network)
         self._check()
         self.memory = self._place()
@@ -149,7 +150,7 @@ class Network:
         cached = b"".join(p.blob for p in stored if pieces[p.tensor.name])
         streamed = b"".join(blob for layer, parts in zip(self.network.layers, self._stored, strict=True) for blob in (
             *(p.blob for p in parts if not pieces[p.tensor.name]), layer.streamed))
-        return LoweredNetwork(program, caching, cached, streamed, self.memory.used)
+        return LoweredNetwork(program, caching, cached, streamed, self.memory.used, self._shared())
 
     def _check_stored(self, plan: ModelPlan) -> None:
         """Refuse to stream what only the on-chip memory can serve."""
@@ -159,12 +160,20 @@ class Network:
                 op = self.reader.operators[layer.name]
                 raise LoweringRefusal(op.index, refusal(op, f"{stored.only_cached}.", "Compile the model alone."))
 
+    def _shared(self) -> dict[int, tuple[tuple[int, int, int], ...]]:
+        """Of outputs that the host puts together: rows and columns of the images, and rows of the output per pixel."""
+        shares = self.reader.context.shares
+        found = {t: [(self.network.activations[s.number].image, s.per_pixel) for s in shares[t]]
+                 for t in self.subgraph.outputs if t in shares}
+        return {t: tuple((image.height, image.width, count) for image, count in parts) for t, parts in found.items()}
+
     def _ports(self) -> tuple[dict[int, Port], dict[int, Port]]:
         """Buffers of the host: inputs and outputs."""
         tensors = self.graph.tensors
         inputs = {t: Port(tensors[t].name, round_up(tensors[t].elements, 8)) for t in self.subgraph.inputs}
         outputs = {}
-        for output, origin in self.network.outputs.items():
-            image = self.network.activations[origin].image
-            outputs[output] = Port(tensors[output].name, round_up(image.height * image.width * image.padded, 8))
+        for output, origins in self.network.outputs.items():
+            images = [self.network.activations[origin].image for origin in origins]
+            size = sum(image.height * image.width * image.padded for image in images)
+            outputs[output] = Port(tensors[output].name, round_up(size, 8))
         return inputs, outputs

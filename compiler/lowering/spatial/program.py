@@ -45,7 +45,7 @@ class SpatialNetwork:
     inputs:
         Inputs, in their order.
     outputs:
-        Output of the graph -> the activation that holds it.
+        Output of the graph -> the activation that holds it, or those that hold it together.
     titles:
         Title of the operator that a layer serves, by name of the layer.
     strips:
@@ -59,7 +59,7 @@ class SpatialNetwork:
     layers: tuple[Layer, ...]
     activations: Mapping[int, Activation]
     inputs: tuple[int, ...]
-    outputs: Mapping[int, int]
+    outputs: Mapping[int, tuple[int, ...]]
     titles: Mapping[str, str]
     strips: tuple[Strip, ...] = ()
     ending: ScalarSoftmax | None = None
@@ -88,7 +88,7 @@ class SpatialNetwork:
     @property
     def kept(self) -> frozenset[int]:
         """Activations that something behind the last layer reads."""
-        return frozenset(self.outputs.values())
+        return frozenset(t for parts in self.outputs.values() for t in parts)
 
     @cached_property
     def cuts(self) -> tuple[Strip, ...]:
@@ -301,17 +301,17 @@ def spatial_program(network: SpatialNetwork, memory: Memory, pieces: Mapping[str
             _emit_strip(emission, network, memory, strip)
     emission.b.serve()
     if network.ending is not None:
-        _emit_ending(emission, network.ending, memory.activations[next(iter(network.outputs.values()))],
+        _emit_ending(emission, network.ending, memory.activations[next(iter(network.outputs.values()))[0]],
                      next(iter(outputs.values())))
         return emission.b.finish(first_register=4)
     for i, (output, port) in enumerate(outputs.items()):
         emission.drain_rows(again=i > 0)
-        source = memory.activations[network.outputs[output]]
-        if source.is_vector:
-            parts = [part for part, _ in parts_of(source, in_order=False)]
+        sources = [memory.activations[t] for t in network.outputs[output]]
+        if len(sources) == 1 and sources[0].is_vector:
+            parts = [part for part, _ in parts_of(sources[0], in_order=False)]
             emit_vector_output(emission.b, parts, port.name, port.size)
         else:
-            emit_outfeed(emission.b, source, port.name, port.size)
+            emit_outfeed(emission.b, sources, port.name, port.size, lambda: emission.drain_rows(again=True))
     finish_rings(emission.b)
     return emission.b.finish(first_register=4)
 

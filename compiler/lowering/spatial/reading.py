@@ -39,6 +39,8 @@ class NetworkReader:
         What the mapping chose.
     generation:
         Whose habits the programs have.
+    late:
+        Tensors that the host puts together, see :mod:`compiler.lowering.spatial.late`.
 
     Attributes
     ----------
@@ -53,10 +55,11 @@ class NetworkReader:
         When an operator in it cannot be generated.
     """
 
-    def __init__(self, graph: Graph, subgraph: Subgraph, generation: Generation) -> None:
+    def __init__(self, graph: Graph, subgraph: Subgraph, generation: Generation,
+                 late: frozenset[int] = frozenset()) -> None:
         self.graph = graph
         self.subgraph = subgraph
-        self.context = Context(graph, subgraph, generation)
+        self.context = Context(graph, subgraph, generation, late)
         self.operators: dict[str, Operator] = {}
         self.network = self._read()
 
@@ -82,13 +85,16 @@ class NetworkReader:
         self.operators[entry.name] = self.context.members(x.index)[0]
         return entry
 
-    def _leaving(self, output: int) -> int:
-        """Return the activation that is sent to the host: parts of a vector but the last end at 8 bytes."""
+    def _leaving(self, output: int) -> tuple[int, ...]:
+        """Return the activations that are sent to the host: parts of a vector but the last end at 8 bytes."""
+        if output in self.context.shares:
+            return tuple(share.number for share in self.context.shares[output])
         origin = self.context.origin(output)
         if self.context.ending is not None and origin not in self.context.copies:
-            return origin
+            return (origin,)
         words = [w for w in self.context.slices.get(origin, ()) if w]
-        return self.context.resolve(output) if origin in self.context.copies or any(w % 2 for w in words[:-1]) else origin
+        gathered = origin in self.context.copies or any(w % 2 for w in words[:-1])
+        return (self.context.resolve(output) if gathered else origin,)
 
     def _enter(self, x: Tensor) -> None:
         """Note how an input lies on the tiles."""
@@ -107,6 +113,8 @@ class NetworkReader:
     def _layers_of(self, op: Operator) -> list[Layer]:
         if same_bytes(self.graph, op):
             self.context.alias(op.outputs[0], op.inputs[0])
+            if op.inputs[0] in self.context.shares:
+                self.context.shares[op.outputs[0]] = self.context.shares[op.inputs[0]]
             return []
         family = family_of(op.name)
         made = family.read(self.context, op) if family is not None else None

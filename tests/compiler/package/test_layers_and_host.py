@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from compiler.errors import PackageError
 from compiler.graph import Quantization, Tensor, TensorType
 from compiler.package import DataType, Layer, decode_output, encode_input, row_starts
-from compiler.package.layers import bands_of, halvings, input_layer, output_layer
+from compiler.package.layers import bands_of, halvings, input_layer, output_layer, shared_layer
 
 KINDS = [TensorType.INT8, TensorType.UINT8, TensorType.INT16]
 
@@ -58,6 +58,42 @@ def test_no_two_elements_share_a_place(y: int, x: int, z: int, bands: int) -> No
     assert starts[-1] + z <= layer.size
     padded = -(-z // 4) * 4
     assert layer.size == -(-y * x * padded // 8) * 8
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(2, 4)), min_size=1, max_size=4),
+       st.integers(1, 9), st.integers(0, 2**31))
+def test_images_that_arrive_one_after_the_other_are_one_output(parts: list[tuple[int, int, int]], z: int, seed: int) -> None:
+    count = sum(h * w * n for h, w, n in parts)
+    layer = shared_layer(tensor((1, count, z)), parts)
+    values = np.random.default_rng(seed).integers(-128, 128, (1, count, z)).astype(np.int8)
+    padded = -(-z // 4) * 4
+    images, at = [], 0
+    for h, w, n in parts:
+        image = np.zeros((h, w, n, padded), np.int8)
+        image[..., :z] = values[0, at:at + h * w * n].reshape(h, w, n, z)
+        sent = output_layer(tensor((1, h, w, n * padded)))
+        images.append(scatter(sent, image.reshape(h, w, -1))[:image.size] if h * w > 1 else
+                      (image.reshape(-1).view(np.uint8) ^ 0x80).tobytes())
+        at += h * w * n
+    data = b"".join(images).ljust(layer.size, b"\0")
+    assert np.array_equal(decode_output(layer, data), values)
+    assert np.array_equal(_by_stretches(layer, data), values[0])
+
+
+def _by_stretches(layer: Layer, data: bytes) -> np.ndarray:
+    """Read an output of one row as the runtime does: a stretch of pixels per tile number, at one distance."""
+    t = layer.layout
+    assert t is not None
+    starts = [t.tile_offset[tile] + x for tile, x in zip(t.tile_x, t.local_x, strict=True)]
+    distance, found, x = starts[1] - starts[0], bytearray(), 0
+    while x < layer.x:
+        length = next((i for i in range(x, layer.x) if t.tile_x[i] != t.tile_x[x]), layer.x) - x
+        for i in range(length):
+            at = starts[x] + i * distance
+            found += data[at:at + layer.z]
+        x += length
+    return (np.frombuffer(bytes(found), np.uint8) ^ 0x80).view(np.int8).reshape(layer.x, layer.z)
 
 
 def test_layout_of_a_small_image() -> None:

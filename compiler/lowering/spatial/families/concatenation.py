@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -14,7 +14,7 @@ from compiler.lowering.arithmetic import bits, clamp, quantization, unary_multip
 from compiler.lowering.builder import LAYER_COUNTERS, Values, walk
 from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.bands import Windows
-from compiler.lowering.spatial.context import Context, extent_of, image_of, is_flat
+from compiler.lowering.spatial.context import Context, Share, extent_of, image_of, is_flat
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.dense import pick_channels
 from compiler.lowering.spatial.families.family import Family
@@ -148,11 +148,33 @@ def _copy(part: Piece, source: Activation, target: Activation, tile: int) -> Val
 
 def _read(context: Context, op: Operator) -> list[Layer]:
     y = context.graph.output(op)
+    if y.index in context.late:
+        return _join_late(context, op)
     tensors = [context.graph.tensors[t] for t in op.inputs]
     if is_flat(y) and axis_of(y, op) == _CHANNELS and not any(x.is_constant for x in tensors):
         return [_join_vectors(context, op)]
     operands = [(None if x.is_constant else context.resolve(x.index), x) for x in tensors]
     return join(op.title, context, operands, y, axis_of(y, op))
+
+
+def _join_late(context: Context, op: Operator) -> list[Layer]:
+    """Leave the joining to the host: images stay as they are, but for the scale of the result."""
+    y = context.graph.output(op)
+    shares: list[Share] = []
+    layers: list[Layer] = []
+    for i, (share, x) in enumerate((s, context.graph.tensors[t]) for t in op.inputs for s in context.shares[t]):
+        if not quantization(x).same_as(quantization(y)):
+            scaled = context.between(y, context.tensor(share.number).shape, f"operand {i}")
+            layers.append(_rescaled(f"{op.title} operand {i}", share.number, x, scaled.index, y))
+            share = replace(share, number=scaled.index)
+        shares.append(share)
+    context.shares[y.index] = tuple(shares)
+    return layers
+
+
+def _rescaled(name: str, source: int, x: Tensor, target: int, y: Tensor) -> Unary:
+    low, high = clamp(y, 0)
+    return Unary(name, source, target, zero_point(x), zero_point(y), bits(unary_multiplier(x, y)), low, high)
 
 
 def join(name: str, context: Context, operands: Sequence[tuple[int | None, Tensor]], y: Tensor, axis: int) -> list[Layer]:
@@ -170,12 +192,10 @@ def join(name: str, context: Context, operands: Sequence[tuple[int | None, Tenso
     joined = y
     if gaps:
         joined = context.between(y, (*y.shape[:-1], sum(image.padded for image in images)), "with gaps")
-    low, high = clamp(y, 0)
     parts, at = [], [0, 0, 0]
     for i, ((number, x), image) in enumerate(zip(operands, images, strict=True)):
         if number is not None:
-            copy = Unary(f"{name} operand {i}", number, joined.index, zero_point(x), zero_point(y),
-                         bits(unary_multiplier(x, y)), low, high)
+            copy = _rescaled(f"{name} operand {i}", number, x, joined.index, y)
             parts.append(Piece(copy, Place(first=at[0], length=image.height), Place(first=at[1], length=image.width), at[2]))
         at[axis] += (image.height, image.width, image.padded)[axis]
     zeros = any(number is None for number, _ in operands)
@@ -210,9 +230,7 @@ def _in_scale(context: Context, op: Operator, number: int) -> int:
         return origin
     target = context.between(y, x.shape, f"operand {number}").index
     context.pass_on(origin, target)
-    low, high = clamp(y, 0)
-    context.before.append(Unary(f"{op.title} operand {number}", origin, target, zero_point(x), zero_point(y),
-                                bits(unary_multiplier(x, y)), low, high))
+    context.before.append(_rescaled(f"{op.title} operand {number}", origin, x, target, y))
     return target
 
 

@@ -14,12 +14,13 @@ from compiler.lowering.arithmetic import bits
 from compiler.lowering.builder import Values, walk
 from compiler.lowering.dense import input_words
 from compiler.lowering.parameters import round_up
-from compiler.lowering.spatial.context import Context, extent_of, is_flat, same_bytes
+from compiler.lowering.spatial.context import Context, Share, extent_of, image_of, is_flat, same_bytes
 from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.families.family import Family
-from compiler.lowering.spatial.families.selection import move
+from compiler.lowering.spatial.families.move import gapped, same_words, with_gaps
+from compiler.lowering.spatial.families.selection import move, select_channels
 from compiler.lowering.spatial.families.unary import CONSTANT_WORDS, IDENTITY_ROW, build_identity
-from compiler.lowering.spatial.geometry import Activation, Image, by_content
+from compiler.lowering.spatial.geometry import IDENTITY, Activation, Image, by_content
 from compiler.lowering.spatial.infeed import INFINITY, MINUS_INFINITY, pick_bytes
 from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.mapping import Status, Verdict
@@ -134,6 +135,40 @@ def _bytes_to_words(source: int, dims: list[tuple[int, int]], out: int, steps: i
 
 
 def _read(context: Context, op: Operator) -> Layer | list[Layer] | None:
+    if op.outputs[0] not in context.late:
+        return _read_shape(context, op)
+    return _read_head(context, op)
+
+
+def _read_head(context: Context, op: Operator) -> Layer | list[Layer] | None:
+    """Read a reshape whose result the host puts together: rows get words of their own, and stay on their tiles."""
+    x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
+    count, size = per_pixel(x, y), y.shape[-1]
+    layers: Layer | list[Layer] | None = None
+    if not count or is_flat(x) or context.origin(x.index) in context.slices:
+        layers, count = _read_shape(context, op), 1
+        number = context.resolve(y.index)
+    elif context.apart.get(x.index, (0, 0))[1] == size:
+        number = context.apart[x.index][0]
+    elif same_words(size, image_of(x)):
+        number = context.resolve(x.index)
+    else:
+        apart = context.between(x, with_gaps(x, size), "apart")
+        number, channels = apart.index, gapped(x.shape[-1], size)
+        layers = select_channels(f"{op.title} apart", context.resolve(x.index), x, number, apart, channels,
+                                 (IDENTITY, IDENTITY))
+    context.shares[y.index] = (Share(number, count),)
+    return layers
+
+
+def per_pixel(x: Tensor, y: Tensor) -> int:
+    """Return how many rows of a reshaped image each of its pixels makes; 0 when rows mix pixels."""
+    height, width, channels = extent_of(x)
+    rows, size = extent_of(y)[1:]
+    return channels // size if height * width * channels == rows * size and channels % size == 0 else 0
+
+
+def _read_shape(context: Context, op: Operator) -> Layer | list[Layer] | None:
     x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
     origin = context.origin(x.index)
     if extent_of(context.tensor(origin)) == extent_of(y) or (is_flat(y) and _only_for_dense(context, y)):

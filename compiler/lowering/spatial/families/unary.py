@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from compiler.beagle.isa.counters import TileCounter
@@ -202,6 +202,20 @@ def copied_words(source: int, target: int, strides: tuple[int, int, int], counts
     return apply_to_words(copy, source, strides, target, strides, counts)
 
 
+def _read(context: Context, op: Operator) -> Layer | list[Layer]:
+    layer = read_unary(context, op)
+    shares = context.shares.get(op.inputs[0])
+    if shares is None:
+        return layer
+    y, made, layers = context.graph.output(op), [], list[Layer]()
+    for i, share in enumerate(shares):
+        result = context.between(y, context.tensor(share.number).shape, f"part {i}")
+        layers.append(replace(layer, name=f"{op.title} part {i}", source=share.number, target=result.index))
+        made.append(replace(share, number=result.index))
+    context.shares[y.index] = tuple(made)
+    return layers
+
+
 def read_unary(context: Context, op: Operator) -> Unary:
     """Read a function of single values."""
     x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
@@ -240,4 +254,4 @@ def _objection(graph: Graph, op: Operator) -> Verdict | None:
     return None
 
 
-UNARY = Family(_objection, read_unary)
+UNARY = Family(_objection, _read)
