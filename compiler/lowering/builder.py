@@ -176,9 +176,11 @@ class ProgramBuilder:
 
     # -- fences -----------------------------------------------------------------------------------
 
-    def tile_fence(self, *, reset: int = 0, engines: int = ALL_ENGINES, notify: bool = False, final: bool = False) -> None:
-        """All tiles: wait for engines, reset counters, notify the scalar core."""
-        self.tile("tile_fence", ALL_TILES, reset=reset, engines=engines, notify=int(notify), final=3 if final else 0)
+    def tile_fence(self, *, tiles: int = ALL_TILES, reset: int = 0, value: int = 0, engines: int = ALL_ENGINES,
+                   notify: bool = False, final: bool = False) -> None:
+        """Tiles (all of them) wait for engines, set counters to a value and notify the scalar core."""
+        self.tile("tile_fence", tiles, reset=reset, value=value, engines=engines, notify=int(notify),
+                  final=3 if final else 0)
 
     def scalar_fence(self, *, reset: int = 0, value: int = 0, wait_tiles: bool = False, engines: int = 0xC,
                      tiles: bool = True) -> None:

@@ -165,38 +165,45 @@ def gather(b: ProgramBuilder, slices: Sequence[Slice], receivers: int, base: int
     """
     mask = (1 << receivers) - 1
     progress: Counter[int] = Counter()
-    passed = index = 0
+    passed = lines = 0
     for number, s in enumerate(slices):
         first = passed if places is None else places[number]
-        for at in range(0, s.words, ROW_WORDS):
-            words, earlier = min(ROW_WORDS, s.words - at), progress[s.tile]
-            _gather_piece(b, Slice(s.tile, s.word + at, words), mask, base + first + at, (index, passed, earlier))
-            progress[s.tile] += 1
-            index += 1
-            passed += words
+        _gather_slice(b, s, mask, base + first, (lines, passed, progress[s.tile]))
+        count = -(-s.words // ROW_WORDS)
+        progress[s.tile] += count
+        lines += count
+        passed += s.words
     b.barrier()
     b.tile_fence(reset=LAYER_COUNTERS)
     b.scalar_fence(tiles=False)
     b.tile_fence(reset=LAYER_COUNTERS)
 
 
-def _gather_piece(b: ProgramBuilder, piece: Slice, mask: int, place: int, before: tuple[int, int, int]) -> None:
-    """Send up to a row; ``before`` are the pieces and words that all tiles and the pieces that this one sent."""
-    index, passed, earlier = before
-    words = piece.words
-    b.tile("wide_to_narrow", mask, walk("src", RECEIVE_ROW, [(1, 1)], total_dims=4, mask=0, level=1, slot=1),
+def _gather_slice(b: ProgramBuilder, piece: Slice, mask: int, place: int, before: tuple[int, int, int]) -> None:
+    """Send a slice; ``before`` are the lines and words that all tiles sent so far, and the lines that this one sent."""
+    lines, passed, earlier = before
+    words, count = piece.words, -(-piece.words // ROW_WORDS)
+    level = int(count == 1)
+    rows = [(count, int(count == 1))]
+
+    def turns(prefix: str, row: int) -> Values:
+        return walk(prefix, row, rows, total_dims=4, mask=0, level=level, slot=1)
+
+    b.tile("wide_to_narrow", mask, turns("src", RECEIVE_ROW),
            walk("dst", place, [(words, 1)], total_dims=6, mask=int(words > 1)),
-           watch(0, TileCounter.RING_READ_A, index + 1), signal("done", 0), drop_level=1)
-    b.tile("ring_receive_a", mask, walk("dst", RECEIVE_ROW, [(1, 1)], total_dims=4, mask=0, level=1, slot=1),
-           watch(0, TileCounter.WIDE_TO_NARROW, passed - ROW_WORDS, step=ROW_WORDS, side=1), signal("read", 1))
-    b.tile("ring_send", 1 << piece.tile, walk("src", SEND_ROW, [(1, 1)], total_dims=4, mask=1, level=1, slot=1),
+           watch(0, TileCounter.RING_READ_A, lines + 1, level=level), signal("done", 0), drop_level=1)
+    b.tile("ring_receive_a", mask, turns("dst", RECEIVE_ROW),
+           watch(0, TileCounter.WIDE_TO_NARROW, passed - ROW_WORDS, step=ROW_WORDS, side=1, level=level),
+           signal("read", level))
+    sent = [(1, 1)] if count == 1 else [(1, 1), *rows]
+    b.tile("ring_send", 1 << piece.tile, walk("src", SEND_ROW, sent, total_dims=4, mask=1, level=1, slot=1),
            ring_turn(b), watch(1, TileCounter.NARROW_TO_WIDE, earlier + 1), signal("write", 1), signal("producer", 2),
            receivers=mask)
-    # A tile that sends several pieces collects the next one only after the last has left.
+    # A tile that sends several slices collects the next one only after the last has left.
     free = earlier if earlier else -1
     b.tile("narrow_to_wide", 1 << piece.tile, walk("src", piece.word, [(words, 1)], total_dims=6, mask=int(words > 1)),
-           walk("dst", SEND_ROW, [(1, 1)], total_dims=4, mask=0, level=1, slot=1),
-           watch(0, TileCounter.RING_WRITE, free, side=1), signal("done", 1), flush_level=1)
+           turns("dst", SEND_ROW), watch(0, TileCounter.RING_WRITE, free, side=1, level=level), signal("done", level),
+           flush_level=1)
 
 
 def finish_rings(b: ProgramBuilder) -> None:
@@ -283,7 +290,8 @@ def emit_vector_output(b: ProgramBuilder, slices: Sequence[Slice], name: str, si
     collect_vector(b, slices)
     issue_transfer(b, BaseAddress.OUTPUT, name, size, DmaTag.OUTPUT)
     for s in slices:
-        b.emit("outfeed", walk("fifo", 0, [(-(-s.words // 2), 0)], total_dims=3), signal("credit", 1),
+        entries = -(-s.words // 2)
+        b.emit("outfeed", walk("fifo", 0, [(entries, int(entries == 1))], total_dims=3, mask=0), signal("credit", 1),
                constant222=63, to_host=1)
         send_vector(b, s)
 

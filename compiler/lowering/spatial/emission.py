@@ -38,8 +38,10 @@ class Emission:
     ----------
     pieces:
         Where the parameters of each layer lie, by name; empty for streamed ones.
-    constants:
-        Narrow byte address of what each layer builds for itself, by name.
+    constants, rooms:
+        Narrow byte address of what each layer builds for itself, and of its room for steps in between, by name.
+    identities:
+        Wide row of the identity matrix that layers share, by the name of each of them.
     tops:
         Wide row from which on a layer finds them taken, by name.
     on_ring:
@@ -53,14 +55,23 @@ class Emission:
         The layer being written runs in bands.
     """
 
-    def __init__(self, pieces: Mapping[str, Sequence[Piece]], constants: Mapping[str, int],
-                 tops: Mapping[str, int], on_ring: frozenset[str]) -> None:
+    def __init__(self, pieces: Mapping[str, Sequence[Piece]], constants: Mapping[str, int], rooms: Mapping[str, int],
+                 tops: Mapping[str, int], identities: Mapping[str, int], on_ring: frozenset[str]) -> None:
         self.b, self.books = ProgramBuilder(), Books()
-        self.pieces, self.constants, self.tops, self.on_ring = pieces, constants, tops, on_ring
+        self.pieces, self.constants, self.rooms, self.on_ring = pieces, constants, rooms, on_ring
+        self.tops, self.identities = tops, identities
+        self._identity_built = False
         self.before = Leaves.NOTHING
         self._ready: dict[int, Readiness] = {}
         self._exchanged: dict[int, int] = {}
         self.in_bands = False
+
+    def missing_identity(self, layer: str) -> bool:
+        """Tell whether a layer has to build the identity matrix; those behind it that share its row find it."""
+        if layer not in self.identities:
+            return True
+        missing, self._identity_built = not self._identity_built, True
+        return missing
 
     def exchange(self, number: int, activation: Activation, fill: int | None = None) -> None:
         """Bring every tile the borders of an image, unless they are there.

@@ -274,10 +274,16 @@ class Activation:
     def _slabs(self) -> tuple[Slab, ...]:
         if self.frames is not None:
             return self.frames
-        found = []
+        # Tiles that need nothing have the rows of those beside them, and the columns of those above and below.
+        rows, columns = [Span(0, 0)] * TILE_ROWS, [Span(0, 0)] * TILE_COLUMNS
         for tile, need in enumerate(self.needed):
-            rows, columns = self.own(tile)
-            found.append(Slab(rows.hull(need.rows), columns.hull(need.columns), self.image.padded))
+            row, column = divmod(tile, TILE_COLUMNS)
+            rows[row], columns[column] = rows[row].hull(need.rows), columns[column].hull(need.columns)
+        found = []
+        for tile in range(TILES):
+            row, column = divmod(tile, TILE_COLUMNS)
+            own = self.own(tile)
+            found.append(Slab(own[0].hull(rows[row]), own[1].hull(columns[column]), self.image.padded))
         return tuple(found)
 
     @cached_property

@@ -92,8 +92,10 @@ class Layer(ABC):
         The result may take over the memory of an operand.
     early_constants:
         What it builds in narrow memory is written while the layer before still computes.
-    spacious:
-        What it builds in narrow memory is as large as activations, and finds its place among them.
+    on_identity:
+        It multiplies with the identity matrix that layers of a network share.
+    claims_identity_row:
+        It keeps the topmost row for its own identity matrix; nobody shares one in its network.
     leaves:
         What it leaves behind for a layer that collects a vector.
     """
@@ -105,7 +107,8 @@ class Layer(ABC):
     moves: ClassVar[bool] = False
     takes_over: ClassVar[bool] = False
     early_constants: ClassVar[bool] = False
-    spacious: ClassVar[bool] = False
+    on_identity: ClassVar[bool] = False
+    claims_identity_row: ClassVar[bool] = False
     leaves: ClassVar[Leaves] = Leaves.IMAGE
 
     @property
@@ -182,6 +185,15 @@ class Layer(ABC):
 
     def constant_bytes(self, scenes: Sequence[Activations]) -> int:
         """Return the narrow memory it needs for what it builds for itself."""
+        del scenes
+        return 0
+
+    def reach(self, activations: Activations, source: int) -> int:
+        """Return the bytes of an operand's memory that it reads, those behind the operand included."""
+        return activations[source].size
+
+    def room_bytes(self, scenes: Sequence[Activations]) -> int:
+        """Return the narrow memory for its steps in between: as large as activations, it finds its place among them."""
         del scenes
         return 0
 

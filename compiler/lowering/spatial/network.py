@@ -17,7 +17,7 @@ from compiler.lowering.spatial.fitting import in_bands, largest_input
 from compiler.lowering.spatial.gathering import Gather
 from compiler.lowering.spatial.layer import Layer, Stored
 from compiler.lowering.spatial.planning import StripPlanner
-from compiler.lowering.spatial.program import Memory, Port, place, spatial_program
+from compiler.lowering.spatial.program import Memory, Port, SpatialNetwork, place, spatial_program
 from compiler.lowering.spatial.reading import NetworkReader
 from compiler.mapping import Subgraph
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
@@ -112,10 +112,13 @@ class Network:
         plan:
             A plan made before: dense layers that it streams need rows of wide memory to pass through.
         """
-        tensors = self._tensors
-        arriving = frozenset(t.name for i, t in enumerate(tensors) if t.kind is Kind.LOCAL and not t.table
-                             and plan is not None and not plan.side_by_side(i))
-        return ModelDemand(name, tensors, self.network.staging_row(arriving))
+        network = self.network if plan is None else self._planned(plan)
+        return ModelDemand(name, self._tensors, network.staging_row)
+
+    def _planned(self, plan: ModelPlan) -> SpatialNetwork:
+        """Return the network with what a plan makes of dense layers."""
+        dense = [(i, t) for i, t in enumerate(self._tensors) if t.kind is Kind.LOCAL and not t.table]
+        return replace(self.network, arriving=frozenset(t.name for i, t in dense if not plan.side_by_side(i)))
 
     @cached_property
     def _tensors(self) -> tuple[ParameterTensor, ...]:
@@ -141,7 +144,7 @@ class Network:
         pieces = {p.tensor.name: found for p, found in zip(stored, plan.pieces, strict=True)}
         on_ring = frozenset(stored[i].tensor.name for i in plan.on_ring)
         try:
-            program = spatial_program(self.network, self.memory, pieces, on_ring, *self._ports())
+            program = spatial_program(self._planned(plan), self.memory, pieces, on_ring, *self._ports())
         except ProgramError as error:
             op = self.graph.operators[self.subgraph.operators[-1]]
             raise LoweringRefusal(op.index, refusal(op, f"does not fit the fields of an instruction: {error}")) from error

@@ -54,6 +54,8 @@ class SpatialNetwork:
         What the scalar core does with the only output on its way to the host.
     entries:
         Layers by which the inputs could come in bands.
+    arriving:
+        Names of layers whose parameters arrive while they are used, besides those that cannot be cached.
     """
 
     layers: tuple[Layer, ...]
@@ -64,6 +66,7 @@ class SpatialNetwork:
     strips: tuple[Strip, ...] = ()
     ending: ScalarSoftmax | None = None
     entries: tuple[Layer, ...] = ()
+    arriving: frozenset[str] = frozenset()
 
     @property
     def entered(self) -> tuple[int, ...]:
@@ -133,26 +136,63 @@ class SpatialNetwork:
         return most_pixels(layer, self.scenes_of(layer))
 
     def top_row(self, layer: Layer) -> int:
-        """Wide row from which on a layer finds them taken: the one behind it may already be filling its own."""
+        """Wide row from which on a layer finds them taken: the one behind it may already be filling its own.
+
+        What is pushed down so lies below the identity matrix, too.
+        """
+        highest = WIDE_ROWS - int(layer.on_identity and not self._with_identity)
         at = self._places[id(layer)] + 1
         if at == len(self.layers) or not all(s.whole for s in self.cuts if {at - 1, at} & set(s.layers)):
-            return WIDE_ROWS
-        return self.layers[at].first_row_early(self.activations)
+            return highest
+        early = self.layers[at].first_row_early(self.activations)
+        if early < WIDE_ROWS and at - 1 in self._with_identity:
+            early = min(early, self.identity_row)
+        return min(highest, early)
+
+    @cached_property
+    def _with_identity(self) -> range:
+        """Layers from the first to the last that shares the identity matrix, strips as a whole."""
+        users = [i for i, layer in enumerate(self.layers) if layer.on_identity]
+        if not users or any(layer.claims_identity_row for layer in self.layers):
+            return range(0)
+        strips = [s for s in self.cuts if s.first <= users[-1] and s.stop > users[0]]
+        return range(strips[0].first, strips[-1].stop)
+
+    @property
+    def identities(self) -> dict[str, int]:
+        """Row of the identity matrix, by the names of the layers that share it."""
+        return {self.layers[i].name: self.identity_row for i in self._with_identity if self.layers[i].on_identity}
+
+    @cached_property
+    def identity_row(self) -> int:
+        """Wide row of the identity matrix: below all that is used while it lies there."""
+        layers = [self.layers[i] for i in self._with_identity]
+        rows = [layer.lowest_row(self.scenes_of(layer), WIDE_ROWS) for layer in layers]
+        return min([*rows, *map(self._arrival_row, layers), self._far_row if layers else WIDE_ROWS]) - 1
+
+    @property
+    def _far_row(self) -> int:
+        """Lowest wide row through which pixels go that come from other tiles than neighbours."""
+        return SEND_ROW if any(too_far(a) for a in self.activations.values()) else WIDE_ROWS
+
+    def _arrival_row(self, layer: Layer) -> int:
+        """Lowest wide row through which parameters of a layer arrive while they are used."""
+        uncached = layer.name in self.arriving or not all(p.tensor.cacheable for p in layer.parameters)
+        return layer.arrival_row if uncached else WIDE_ROWS
 
     def lowest_row(self, layer: Layer) -> int:
         """Lowest wide row that a layer uses; negative when there are not enough."""
         return layer.lowest_row(self.scenes_of(layer), self.top_row(layer))
 
-    def staging_row(self, arriving: frozenset[str]) -> int:
-        """Lowest wide row that the program uses for itself; parameters of some layers arrive while they are used."""
-        rows = [self.lowest_row(layer) for layer in self.layers]
-        rows += [layer.arrival_row for layer in self.layers if layer.name in arriving]
+    @property
+    def staging_row(self) -> int:
+        """Lowest wide row that the program uses for itself."""
+        rows = [self.identity_row, *(self.lowest_row(layer) for layer in self.layers)]
+        rows += [self._arrival_row(layer) for layer in self.layers]
         for t in self.entered:
             a = self.activations[t]
             rows += [input_row(a.image.channels)] if a.is_vector else wide_rows(a.image)
-        if any(too_far(a) for a in self.activations.values()):
-            rows.append(SEND_ROW)
-        return min([*rows, RECEIVE_ROW])
+        return min([*rows, self._far_row, RECEIVE_ROW])
 
 
 @dataclass(frozen=True)
@@ -163,8 +203,8 @@ class Memory:
     ----------
     activations:
         With their addresses.
-    constants:
-        Byte addresses of what layers build for themselves, by name.
+    constants, rooms:
+        Byte addresses of what layers build for themselves, and of their room for steps in between, by name.
     infeeds:
         Buffers of the inputs that are images.
     used:
@@ -173,6 +213,7 @@ class Memory:
 
     activations: Mapping[int, Activation]
     constants: Mapping[str, int]
+    rooms: Mapping[str, int]
     infeeds: Mapping[int, Infeed]
     used: int
 
@@ -182,23 +223,23 @@ def place(network: SpatialNetwork) -> Memory:
     lives, owner = _lifetimes(network)
     memory = NarrowMemory()
     behind = _entering(network)
-    # What a layer needs for its steps in between competes with activations; numbers below zero are those of layers.
-    spacious = {-1 - i: Lifetime(layer.constant_bytes(network.scenes_of(layer)), i + 1, i + 1)
-                for i, layer in enumerate(network.layers) if layer.spacious}
-    addresses = memory.place_all({t: life for t, life in lives.items() if t not in behind} | spacious, NARROW_BYTES)
+    # Room for steps in between competes with activations; numbers below zero are those of layers.
+    rooms = {-1 - i: Lifetime(layer.room_bytes(network.scenes_of(layer)), i + 1, i + 1)
+             for i, layer in enumerate(network.layers)}
+    buffers = {t: room for t, room in rooms.items() if room.size} | {t: life for t, life in lives.items() if t not in behind}
+    addresses = memory.place_all(buffers, NARROW_BYTES)
     for t, floor in behind.items():
         addresses[t] = memory.place(lives[t], floor)
     placed = {t: replace(a, address=addresses[owner[t]]) for t, a in network.activations.items()}
     infeeds = {t: place_infeed(network.activations[t].image, memory) for t in network.entered
                if not network.activations[t].is_vector}
-    constants = {network.layers[-1 - t].name: addresses[t] for t in spacious}
+    constants: dict[str, int] = {}
     for i, layer in enumerate(network.layers):
-        if layer.spacious:
-            continue
         size = layer.constant_bytes(network.scenes_of(layer))
         if size:
             constants[layer.name] = memory.place(Lifetime(size, i if layer.early_constants else i + 1, i + 1))
-    return Memory(placed, constants, infeeds, memory.used)
+    named = {network.layers[-1 - t].name: at for t, at in addresses.items() if t < 0}
+    return Memory(placed, constants, named, infeeds, memory.used)
 
 
 def _entering(network: SpatialNetwork) -> dict[int, int]:
@@ -227,6 +268,7 @@ def _lifetimes(network: SpatialNetwork) -> tuple[dict[int, Lifetime], dict[int, 
     banded = {i for strip in network.strips if not strip.whole for i in strip.layers}
     for i, layer in enumerate(network.layers):
         if i not in banded:
+            sizes |= {t: max(sizes[t], layer.reach(network.activations, t)) for t in layer.sources}
             free = [t for t in _takeable(layer, network.activations) if last[t] == i + 1]
             if free:
                 owner[layer.target] = owner[max(free, key=first.__getitem__)]
@@ -288,7 +330,7 @@ def spatial_program(network: SpatialNetwork, memory: Memory, pieces: Mapping[str
         The host's buffers.
     """
     tops = {layer.name: network.top_row(layer) for layer in network.layers}
-    emission = Emission(pieces, memory.constants, tops, on_ring)
+    emission = Emission(pieces, memory.constants, memory.rooms, tops, network.identities, on_ring)
     begin(emission.b)
     for i, t in enumerate(network.entered):
         if i:

@@ -9,10 +9,10 @@ from typing import ClassVar
 from compiler.beagle.isa.counters import TileCounter
 from compiler.beagle.isa.tables import PiecewiseQuartic, square
 from compiler.beagle.reference.elementwise import weights_of_sum
-from compiler.facts import TILES, WIDE_ROWS
+from compiler.facts import TILES
 from compiler.graph import Operator
 from compiler.lowering.arithmetic import bits, clamp, quantization, sum_multiplier, sum_unit, zero_point
-from compiler.lowering.builder import ALL_TILES, LAYER_COUNTERS, ProgramBuilder, Values, signal, standing, walk, watch
+from compiler.lowering.builder import ALL_TILES, Values, signal, standing, walk, watch
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.broadcast import read_alike
@@ -24,7 +24,6 @@ from compiler.lowering.spatial.layer import Activations, Layer
 
 CONSTANT_WORDS = 16
 WEIGHT_ROWS = 4
-FIRST_WIDE_ROW = WIDE_ROWS - WEIGHT_ROWS
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ class Addition(Layer):
 
     def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
         """Return the first row of the weights."""
-        del scenes, top
-        return FIRST_WIDE_ROW
+        del scenes
+        return top - WEIGHT_ROWS
 
     def constant_bytes(self, scenes: Sequence[Activations]) -> int:
         """Return the bytes in which the weights are built."""
@@ -86,36 +85,44 @@ class Addition(Layer):
         (first, low), (second, high) = operands
         sources = (activations[first], activations[second])
         target = activations[self.target]
-        b.tile_fence(reset=LAYER_COUNTERS)
-        _build_weights(b, (low, high), self.weights_zero_point, emission.constants[self.name] // 4)
+        emission.reset()
+        row = emission.tops[self.name] - WEIGHT_ROWS
+        _build_weights(emission, (low, high), self.weights_zero_point, emission.constants[self.name] // 4, row)
         if self.table is not None:
             b.tile("table", ALL_TILES, self.table.fields(), constant1566=3)
-        values = {t: _add(self, sources, target, t) for t in range(TILES) if target.pixels(t)}
+        values = {t: _add(self, sources, target, t, row) for t in range(TILES) if target.pixels(t)}
         shapes = {t: tuple(len(s) > 1 for s in target.own(t)) for t in values}
         for tiles, fields in by_content(values, also=shapes):
             b.tile("tensor_op", tiles, dict(fields))
-        emission.reset()
+        words = target.image.padded // 4
+        emission.announce(self.target, words, at_end=words > 1)
+        emission.finish(self.target, target)
 
 
-def _build_weights(b: ProgramBuilder, weights: tuple[int, int], zero: int, word: int) -> None:
+def _build_weights(emission: Emission, weights: tuple[int, int], zero: int, word: int, row: int) -> None:
     """Four wide rows: two bytes of an operand's word each, on the diagonal; the mesh engines write in turn."""
-    sides = ("mesh_from_south", "mesh_from_west", "mesh_from_east", "mesh_from_north")
+    b, counts = emission.b, emission.books.counts
+    sides = (("mesh_from_south", TileCounter.MESH_SOUTH_IN), ("mesh_from_west", TileCounter.MESH_WEST_IN),
+             ("mesh_from_east", TileCounter.MESH_EAST_IN), ("mesh_from_north", TileCounter.MESH_NORTH_IN))
     turn = 0
     nothing = zero << 16 | zero
     for i, weight in enumerate(weights):
         low, high = zero << 16 | (weight + zero), (weight + zero) << 16 | zero
         for at, count, value in ((0, 1, low), (1, 1, high), (2, 4, nothing), (6, 1, low), (7, 1, high)):
             there = walk("dst", word + 8 * i + at, [(count, 1)], total_dims=4, mask=int(count > 1))
-            b.tile(sides[turn % 4], ALL_TILES, there, signal("received", 1), fill=1, fill_value=value)
+            side, received = sides[turn % 4]
+            b.tile(side, ALL_TILES, there, signal("received", 1), fill=1, fill_value=value)
+            for tile in range(TILES):
+                counts.add(received, tile, 1)
             turn += 1
     b.tile("narrow_to_wide", ALL_TILES, walk("src", word, [(4, 1), (4, 4)], total_dims=6),
-           walk("dst", FIRST_WIDE_ROW, [(WEIGHT_ROWS, 1)], total_dims=4),
+           walk("dst", row, [(WEIGHT_ROWS, 1)], total_dims=4),
            watch(0, TileCounter.MESH_NORTH_IN, 2, level=2), watch(1, TileCounter.MESH_SOUTH_IN, 3, level=2),
            watch(2, TileCounter.MESH_WEST_IN, 3, level=2), watch(3, TileCounter.MESH_EAST_IN, 2, level=2),
            signal("done", 1), flush_level=1)
 
 
-def _add(layer: Addition, sources: tuple[Activation, Activation], target: Activation, tile: int) -> Values:
+def _add(layer: Addition, sources: tuple[Activation, Activation], target: Activation, tile: int, row: int) -> Values:
     rows, columns = target.own(tile)
     slab, out = sources[0].slab(tile), target.slab(tile)
     first, second = (s.address + s.slab(tile).offset(rows.start, columns.start) for s in sources)
@@ -134,7 +141,7 @@ def _add(layer: Addition, sources: tuple[Activation, Activation], target: Activa
     fields |= walk("in", first, [(2, 2), (2, second - first), *pixels], total_dims=8)
     fields |= walk("out", target.own_address(tile), [(1, 4), (len(columns), out.pixel), (len(rows), out.pitch),
                                                      (1, out.size), (words, 4)], total_dims=8)
-    fields |= walk("weights", 4 * FIRST_WIDE_ROW, [(4, 4), *results], total_dims=8)
+    fields |= walk("weights", 4 * row, [(4, 4), *results], total_dims=8)
     fields |= walk("partial", 0, [(4, 0), *results], total_dims=8, level=1, slot=4)
     return fields | watch(0, TileCounter.NARROW_TO_WIDE, 1, level=level) | signal("avdata", 4)
 

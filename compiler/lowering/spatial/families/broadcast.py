@@ -32,7 +32,7 @@ class Replication(Shift):
 
     matrix: ClassVar[tuple[int, ...]] = _ONES
 
-    def _copy(self, source: Activation, target: Activation, tile: int) -> Values:
+    def _copy(self, source: Activation, target: Activation, tile: int, row: int) -> Values:
         rows, columns = target.own(tile)
         a, c = source.slab(tile), target.slab(tile)
         strides = 0, self.windows[1].stride * a.pixel, self.windows[0].stride * a.pitch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from compiler.facts import TILES
+from compiler.facts import TILES, WIDE_ROWS
 from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.geometry import NOWHERE, Activation, Slab
@@ -53,11 +53,16 @@ class Composite(Layer):
     def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
         """Return the lowest row of any operation."""
         inner = [self._scene(scene, scenes, 0) for scene in scenes]
-        return min(part.lowest_row(inner, top) for part in self.parts)
+        return min(part.lowest_row(inner, min(top, WIDE_ROWS - int(part.on_identity))) for part in self.parts)
 
     def constant_bytes(self, scenes: Sequence[Activations]) -> int:
         """Return the bytes of the images in between and of what the operations build."""
         return self._size(scenes) * len(self._between) + self._building(scenes)
+
+    def room_bytes(self, scenes: Sequence[Activations]) -> int:
+        """Return the bytes of the operation with the largest room."""
+        inner = [self._scene(scene, scenes, 0) for scene in scenes]
+        return max(part.room_bytes(inner) for part in self.parts)
 
     @property
     def _between(self) -> list[int]:

@@ -52,6 +52,7 @@ class PerChannel(Unary):
     added: bool = False
 
     takes_over: ClassVar[bool] = True
+    on_identity: ClassVar[bool] = False
 
     @property
     def streamed(self) -> bytes:

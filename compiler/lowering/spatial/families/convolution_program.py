@@ -297,7 +297,7 @@ def _send_packed(b: ProgramBuilder, books: Books, kernel: Kernel, pieces: Sequen
     b.emit("outfeed", linear("fifo", 0, sent, RING_WORDS), signal("credit", 0),
            watch(0, ScalarCounter.SCALAR_INFEED, books.packed_words - 2 * RING_WORDS + 1, level=0), constant222=63)
     for piece in pieces:
-        b.tile("ring_send", 1 << piece.tile, walk("src", piece.row, [(1, 1), (piece.rows, 1)], total_dims=4),
+        b.tile("ring_send", 1 << piece.tile, walk("src", piece.row, [(1, 1), *many([(piece.rows, 1)])], total_dims=4),
                watch(0, TileCounter.RING_PRODUCER_A, b.producer_turns - 1),
                watch(1, TileCounter.RING_PRODUCER_B, b.ring_b_rows), signal("producer", 1), ring=1, to_scalar=1)
         b.producer_turns += piece.rows

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler.beagle.isa.counters import TileCounter, TileEngine
-from compiler.facts import TILES
+from compiler.facts import TILES, WIDE_ROWS
 from compiler.graph import Operator
 from compiler.lowering.arithmetic import bits, clamp, product_multiplier, zero_point
 from compiler.lowering.builder import LAYER_COUNTERS, Values, signal, walk, watch
@@ -27,7 +27,9 @@ from compiler.lowering.spatial.layer import Activations, Effort, Layer, most_pix
 
 BLOCK_WORDS = 4
 """Words of the second operand that wide memory takes at a time, twice."""
-OPERAND_ROW = IDENTITY_ROW - 2 * BLOCK_WORDS
+OPERAND_ROWS = 2 * BLOCK_WORDS
+OPERAND_ROW = IDENTITY_ROW - OPERAND_ROWS
+"""First of them below an identity matrix."""
 _GAP = 4
 """Bytes that official programs leave free behind the products."""
 _ONE = bits(1.0)
@@ -59,6 +61,7 @@ class Product(Layer):
     clamp_high: int
 
     takes_over: ClassVar[bool] = True
+    on_identity: ClassVar[bool] = True
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -71,30 +74,40 @@ class Product(Layer):
 
     def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
         """Return the first row of the second operand."""
-        del scenes, top
-        return OPERAND_ROW
+        del scenes
+        return top - OPERAND_ROWS
 
     def constant_bytes(self, scenes: Sequence[Activations]) -> int:
-        """Return the bytes of the products, a word each, and of the identity matrix."""
-        return self._products(scenes) + 4 * CONSTANT_WORDS
+        """Return the bytes of the identity matrix."""
+        del scenes
+        return 4 * CONSTANT_WORDS
 
-    def _products(self, scenes: Sequence[Activations]) -> int:
+    def room_bytes(self, scenes: Sequence[Activations]) -> int:
+        """Return the bytes of the products, a word each."""
         return 4 * most_pixels(self, scenes) * scenes[0][self.target].image.padded + _GAP
 
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Multiply and gather."""
         b = emission.b
         a, c = (activations[t] for t in self.operands)
-        target, products = activations[self.target], emission.constants[self.name]
+        target, products = activations[self.target], emission.rooms[self.name]
         tiles = [t for t in range(TILES) if target.pixels(t)]
+        identity = emission.identities.get(self.name, IDENTITY_ROW)
+        row = min(emission.tops[self.name], WIDE_ROWS if self.name in emission.identities else IDENTITY_ROW) - OPERAND_ROWS
+        missing = emission.missing_identity(self.name)
         b.tile_fence(reset=LAYER_COUNTERS)
-        for mask, fields in by_content({t: _multiply(self, a, target, t, products) for t in tiles}):
+        for mask, fields in by_content({t: _multiply(self, a, target, t, products, row) for t in tiles}):
             b.tile("tensor_op", mask, dict(fields))
-        for mask, fields in by_content({t: pass_through(c, target, t) for t in tiles}):
+        for mask, fields in by_content({t: pass_through(c, target, t, row) for t in tiles}):
             b.tile("narrow_to_wide", mask, dict(fields))
-        build_identity(b, products + self._products([activations]), engines=1 << TileEngine.NARROW_TO_WIDE)
-        for mask, fields in by_content({t: _gather(target, t, products) for t in tiles}):
+        if missing:
+            build_identity(b, emission.constants[self.name], identity, fenced=False)
+        b.tile_fence(engines=1 << TileEngine.NARROW_TO_WIDE)
+        for mask, fields in by_content({t: _gather(target, t, products, identity) for t in tiles}):
             b.tile("tensor_op", mask, dict(fields))
+        b.tile_fence(reset=1 << TileCounter.NARROW_TO_WIDE, value=int(missing))
+        b.tile_fence(reset=1 << TileCounter.PARAMETERS)
+        b.tile_fence(reset=LAYER_COUNTERS)
         emission.reset()
 
 
@@ -105,7 +118,7 @@ def blocks_of(image: Activation) -> tuple[int, int]:
     return block, words // block
 
 
-def _multiply(layer: Product, a: Activation, target: Activation, tile: int, products: int) -> Values:
+def _multiply(layer: Product, a: Activation, target: Activation, tile: int, products: int, operand: int) -> Values:
     rows, columns = target.own(tile)
     slab = a.slab(tile)
     block, blocks = blocks_of(target)
@@ -117,7 +130,7 @@ def _multiply(layer: Product, a: Activation, target: Activation, tile: int, prod
     fields |= walk("in", a.address + slab.offset(rows.start, columns.start),
                    [(channels, 1), (wide, channels), (high, slab.pitch), (1, slab.size)], total_dims=8)
     fields |= walk("out", products, [(1, 4), *_product_dims(channels, wide, high)], total_dims=8)
-    fields |= walk("weights", 4 * OPERAND_ROW, [(4 * block, 1), (blocks, 0), (wide, 0), (high, 0)], total_dims=8, level=1,
+    fields |= walk("weights", 4 * operand, [(4 * block, 1), (blocks, 0), (wide, 0), (high, 0)], total_dims=8, level=1,
                    slot=4 * block)
     fields |= walk("partial", 0, [(1, 1), (channels, 0), (wide, 0), (high, 0)], total_dims=8, level=1, slot=4)
     return fields | watch(0, TileCounter.NARROW_TO_WIDE, 1) | signal("parameters", 1)
@@ -128,7 +141,7 @@ def _product_dims(channels: int, wide: int, high: int) -> list[tuple[int, int]]:
     return [(channels, 4), (wide, 4 * channels), (high, 4 * channels * wide), (1, 4 * channels * wide * high)]
 
 
-def pass_through(operand: Activation, target: Activation, tile: int) -> Values:
+def pass_through(operand: Activation, target: Activation, tile: int, row: int = OPERAND_ROW) -> Values:
     """Fields that move the words of the pixels of a result on a tile into wide rows, one to a row."""
     rows, columns = target.own(tile)
     slab = operand.slab(tile)
@@ -139,11 +152,11 @@ def pass_through(operand: Activation, target: Activation, tile: int) -> Values:
     pixels = len(columns) * len(rows)
     places = [(block, 1), *many([(blocks, 0), (pixels, 0)])] if block > 1 else [(words * pixels, 0)]
     level = int(block > 1)
-    return (walk("src", first, dims, total_dims=6) | walk("dst", OPERAND_ROW, places, total_dims=4, level=level, slot=block)
+    return (walk("src", first, dims, total_dims=6) | walk("dst", row, places, total_dims=4, level=level, slot=block)
             | watch(0, TileCounter.PARAMETERS, -1, level=level, side=1) | signal("done", level))
 
 
-def _gather(target: Activation, tile: int, products: int) -> Values:
+def _gather(target: Activation, tile: int, products: int, identity: int) -> Values:
     """Put the first bytes of four words together."""
     rows, columns = target.own(tile)
     slab = target.slab(tile)
@@ -155,7 +168,7 @@ def _gather(target: Activation, tile: int, products: int) -> Values:
     fields |= walk("out", target.own_address(tile), [(channels // 4, 4), (wide, slab.pixel), (high, slab.pitch),
                                                      (1, slab.size)], total_dims=8)
     stay = [(n, 0) for n in loops[1:]]
-    fields |= walk("weights", 4 * IDENTITY_ROW, [(4, 1), *stay], total_dims=8, level=1)
+    fields |= walk("weights", 4 * identity, [(4, 1), *stay], total_dims=8, level=1)
     return fields | walk("partial", 0, [(4, 0), *stay], total_dims=8, level=1, slot=4)
 
 

@@ -155,6 +155,7 @@ class Clearing(Unary):
     channels: int = 0
 
     takes_over: ClassVar[bool] = False
+    on_identity: ClassVar[bool] = False
 
     @property
     def matrix(self) -> tuple[int, ...]:  # type: ignore[override]

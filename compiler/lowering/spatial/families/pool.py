@@ -15,6 +15,7 @@ from typing import ClassVar
 from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import LANES, TILES, WIDE_ROWS
 from compiler.lowering.builder import ProgramBuilder, Values, signal, walk
+from compiler.lowering.parameters import round_up
 from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.books import Books
 from compiler.lowering.spatial.buffers import stack_wide
@@ -123,6 +124,14 @@ class Pool(Layer):
     def first_row_early(self, activations: Activations) -> int:
         """Pixels are collected while the layer before still computes."""
         return first_wide_row(activations[self.source])
+
+    def reach(self, activations: Activations, source: int) -> int:
+        """Return the bytes up to the end of the last four pixels that a tile collects."""
+        image = activations[source]
+        ends = [r.source_address - image.address + (r.rows - 1) * r.source.pitch
+                + round_up(r.columns, PIXELS_PER_ROW) * r.source.pixel
+                for r in regions(self, image, activations[self.target]).values()]
+        return max(image.size, *ends)
 
     def constant_bytes(self, scenes: Sequence[Activations]) -> int:
         """Return the bytes of the constant ones of a sum."""
@@ -257,15 +266,16 @@ def collect_pixels(layer: Pool, r: Region, wide: int) -> Values:
     side_by_side, most = PIXELS_PER_ROW // size, WORDS_PER_ROW * size
     blocks = -(-r.columns // side_by_side)
     rest = words % most
-    dims = [(side_by_side, words), (min(words, most), 1),
-            *many([(blocks, side_by_side * words), (r.rows, r.source.pitch // 4)])]
+    inner = [(side_by_side, words), *many([(min(words, most), 1)])]
+    dims = [*inner, *many([(blocks, side_by_side * words), (r.rows, r.source.pitch // 4)])]
     level = len(dims)
     dims += many([(groups, most)])
     epilogue = (level, rest, most - rest) if rest and groups > 1 else None
     rows = blocks * r.rows
     return (walk("src", r.source_address // 4, dims, total_dims=6, epilogue=epilogue)
             | walk("dst", wide, many([(rows, 1), (groups, rows)]) or [(1, 1)], total_dims=4)
-            | signal("done", 1) | {"layout": _TRANSPOSE_HALVES if layer.wide_operand else TRANSPOSE_BYTES, "flush_level": 2})
+            | signal("done", 1) | {"layout": _TRANSPOSE_HALVES if layer.wide_operand else TRANSPOSE_BYTES,
+                                   "flush_level": len(inner)})
 
 
 def reduce_pixels(layer: Pool, r: Region, wide: int, ones: int) -> Values:
@@ -302,5 +312,5 @@ def reduce_pixels(layer: Pool, r: Region, wide: int, ones: int) -> Values:
 
 def _ones_walk(columns: int, rows: int, r: Region, groups: int, ones: int) -> Values:
     count = r.out_columns * r.out_rows
-    results = merge_dims(many([(r.out_columns, 4), (r.out_rows, 4 * r.out_columns)])) or [(1, 4), (1, 4)]
-    return walk("in", ones, [(columns, 0), (rows, 0), *results, (groups, 0 if groups > 1 else 4 * count)], total_dims=8)
+    results = merge_dims(many([(r.out_columns, 4), (r.out_rows, 4 * r.out_columns)])) or [(1, 4)]
+    return walk("in", ones, [(columns, 0), (rows, 0), *results, (1, 4 * count), *many([(groups, 0)])], total_dims=8)

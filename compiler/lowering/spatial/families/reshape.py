@@ -8,15 +8,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from compiler.facts import TILES
+from compiler.facts import LANES, TILES
 from compiler.graph import Graph, Operator, Tensor
-from compiler.lowering.arithmetic import bits
+from compiler.lowering.arithmetic import bits, clamp, zero_point
 from compiler.lowering.builder import Values, walk
 from compiler.lowering.dense import input_words
 from compiler.lowering.parameters import round_up
 from compiler.lowering.spatial.context import Context, Share, extent_of, image_of, is_flat, same_bytes
 from compiler.lowering.spatial.emission import Emission, Leaves
+from compiler.lowering.spatial.families.dense import pick_channels
 from compiler.lowering.spatial.families.family import Family
+from compiler.lowering.spatial.families.flattening import Flattening
 from compiler.lowering.spatial.families.move import gapped, same_words, with_gaps
 from compiler.lowering.spatial.families.selection import move, select_channels
 from compiler.lowering.spatial.families.unary import CONSTANT_WORDS, IDENTITY_ROW, build_identity
@@ -171,7 +173,8 @@ def per_pixel(x: Tensor, y: Tensor) -> int:
 def _read_shape(context: Context, op: Operator) -> Layer | list[Layer] | None:
     x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
     origin = context.origin(x.index)
-    if extent_of(context.tensor(origin)) == extent_of(y) or (is_flat(y) and _only_for_dense(context, y)):
+    if extent_of(context.tensor(origin)) == extent_of(y) or (
+            is_flat(y) and context.image(origin).channels % 4 and _only_for_dense(context, y)):
         context.alias(y.index, x.index)
         return None
     if _only_host_data(context, x) and not (context.generation.moves_inputs and y.shape == (*x.shape, 1)):
@@ -182,6 +185,12 @@ def _read_shape(context: Context, op: Operator) -> Layer | list[Layer] | None:
             context.lie(origin, input_words(y.elements))
         return None
     shape, target = context.image(origin), context.image(y.index)
+    if is_flat(y) and origin not in context.slices and shape.height * shape.width > 1:
+        if shape.channels % 4 == 0:
+            context.lie(y.index, slice_words(y.elements))
+            return Flattening(op.title, origin, y.index)
+        if y.elements <= LANES:
+            return _without_padding(context, op, shape)
     if not is_flat(y) and origin not in context.slices:
         origins = np.arange(y.elements).reshape(extent_of(y))
         return move(context, op.title, context.tensor(origin), y, origins)
@@ -191,6 +200,23 @@ def _read_shape(context: Context, op: Operator) -> Layer | list[Layer] | None:
         context.alias(y.index, gathered)
         return None
     return Reshape(op.title, gathered, y.index, shape)
+
+
+def _without_padding(context: Context, op: Operator, shape: Image) -> Layer:
+    """Flatten words, and pick their channels."""
+    x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
+    size = shape.height * shape.width * shape.padded
+    flat = context.between(x, (1, size), "with padding").index
+    context.lie(flat, slice_words(size))
+    context.before.append(Flattening(f"{op.title} with padding", context.origin(x.index), flat))
+    chosen = [i for i in range(size) if i % shape.padded < shape.channels]
+    return pick_channels(context, op.title, (flat,), y.index, chosen, zero_point(x), clamp(y, 0))
+
+
+def slice_words(size: int) -> tuple[int, ...]:
+    """Return the words of a vector of so many bytes on every tile: whole groups of 64 channels, as of dense results."""
+    step = LANES * -(-size // (LANES * TILES))
+    return tuple(-(-max(min(step, size - tile * step), 0) // 4) for tile in range(TILES))
 
 
 def _only_host_data(context: Context, x: Tensor) -> bool:

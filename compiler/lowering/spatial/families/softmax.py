@@ -39,7 +39,7 @@ class Softmax(Layer):
     form: SoftmaxForm = SoftmaxForm.THREE_TABLES
 
     banded: ClassVar[bool] = False
-    spacious: ClassVar[bool] = True
+    claims_identity_row: ClassVar[bool] = True
     leaves: ClassVar[Leaves] = Leaves.VECTOR
 
     @property
@@ -62,7 +62,7 @@ class Softmax(Layer):
         del scenes, top
         return SUM_ROW
 
-    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
+    def room_bytes(self, scenes: Sequence[Activations]) -> int:
         """Return the bytes of all steps in between."""
         del scenes
         return Scratch(0, self.layer.words).end
@@ -73,7 +73,7 @@ class Softmax(Layer):
         if self.form is SoftmaxForm.TWO_TABLES:
             rows = rows[:1] + rows
         emit_softmax(emission.b, replace(self.layer, rows=rows), activations[self.source].own_address(0),
-                     emission.constants[self.name], activations[self.target].own_address(0))
+                     emission.rooms[self.name], activations[self.target].own_address(0))
         emission.settled()
 
 

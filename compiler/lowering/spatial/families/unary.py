@@ -6,11 +6,11 @@ Every word is multiplied with the identity; the output stage does the rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from compiler.beagle.isa.counters import TileCounter
+from compiler.beagle.isa.counters import TileCounter, TileEngine
 from compiler.beagle.isa.tables import LOGISTIC, LOGISTIC_LIMIT, RECIPROCAL_ROOT, TANH, TANH_LIMIT, PiecewiseQuartic
 from compiler.facts import TILES, WIDE_ROWS
 from compiler.graph import Graph, Operator
@@ -31,6 +31,7 @@ HIGHEST = 255
 IDENTITY_ROW = WIDE_ROWS - 1
 IDENTITY_WORDS = (0x1, 0x100, 0x10000, 0x1000000)
 NO_LIMITS: Values = {"clamp_low": bits(float("-inf")), "clamp_high": bits(float("inf"))}
+_TABLE_COUNTERS = sum(1 << c for c in (TileCounter.AVDATA, TileCounter.PARAMETERS, TileCounter.PARTIAL_SUMS))
 _WITH_TABLE = 1
 _ROOT = 2
 _TANH_SCALE = 1 / 128
@@ -85,6 +86,7 @@ class Unary(OnIdentity):
     odd: bool = False
 
     takes_over: ClassVar[bool] = True
+    on_identity: ClassVar[bool] = True
     matrix: ClassVar[tuple[int, ...]] = IDENTITY_WORDS
 
     @property
@@ -92,18 +94,48 @@ class Unary(OnIdentity):
         """The operand."""
         return (self.source,)
 
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the row of the identity matrix, if it has one of its own."""
+        del scenes
+        return top if self.on_identity else IDENTITY_ROW
+
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Apply the function to an image."""
-        source, target = activations[self.source], activations[self.target]
-        values = {t: self._copy(source, target, t) for t in range(TILES) if target.pixels(t)}
-        _emit(emission.b, self, values, emission.constants[self.name])
-        emission.settled()
+        b, source, target = emission.b, activations[self.source], activations[self.target]
+        tiles = [t for t in range(TILES) if target.pixels(t)]
+        row = emission.identities.get(self.name, IDENTITY_ROW)
+        missing = emission.missing_identity(self.name)
+        b.tile_fence(reset=LAYER_COUNTERS)
+        if missing:
+            build_identity(b, emission.constants[self.name], row, matrix=self.matrix, fenced=self.table is None)
+        values = {t: self._copy(source, target, t, row) for t in tiles}
+        if self.table is not None:
+            b.tile_fence(reset=_TABLE_COUNTERS, engines=1 << TileEngine.OP)
+            b.tile("table", sum(1 << t for t in tiles), self.table.fields(), constant1566=3)
+            arrived = watch(0, TileCounter.NARROW_TO_WIDE, int(missing), level=1 if target.is_vector else 4)
+            values = {t: fields | arrived for t, fields in values.items()}
+        for mask, fields in by_content(values):
+            b.tile("tensor_op", mask, dict(fields))
+        emission.reset()
 
-    def _copy(self, source: Activation, target: Activation, tile: int) -> Values:
+    def _copy(self, source: Activation, target: Activation, tile: int, row: int) -> Values:
         rows, columns = target.own(tile)
         a, c = source.slab(tile), target.slab(tile)
+        if self.table is not None and target.is_vector:
+            return self._from_table(source.own_address(tile), target.own_address(tile), c.pixel // 4, row)
         return apply_to_words(self, source.address + a.offset(rows.start, columns.start), (4, a.pixel, a.pitch),
-                              target.own_address(tile), (4, c.pixel, c.pitch), (a.pixel // 4, len(columns), len(rows)))
+                              target.own_address(tile), (4, c.pixel, c.pitch), (a.pixel // 4, len(columns), len(rows)), row)
+
+    def _from_table(self, source: int, target: int, words: int, row: int) -> Values:
+        """Fields of a function of a slice of a vector."""
+        fields = _ends(self) | {"loop0": words - 1, "nonlinear": _WITH_TABLE | _ROOT * self.root,
+                                "odd_symmetry": 3 * self.odd}
+        places = [(1, 4), (1, 4 * words), (words, 4)]
+        stay = [(words, 0)] if words > 1 else [(1, 1)]
+        return (fields | walk("in", source, places, total_dims=8) | walk("out", target, places, total_dims=8)
+                | walk("weights", 4 * row, stay, total_dims=8, mask=0)
+                | walk("partial", 0, stay, total_dims=8, mask=0, slot=4 * (words > 1))
+                | signal("avdata", 2) | signal("parameters", int(words == 1)))
 
 
 @dataclass(frozen=True)
@@ -123,6 +155,7 @@ class Shift(Unary):
 
     moves: ClassVar[bool] = True
     takes_over: ClassVar[bool] = False
+    on_identity: ClassVar[bool] = False
 
     def windows_of(self, source: int) -> Windows:
         """Return how far rows and columns move."""
@@ -140,12 +173,12 @@ class Shift(Unary):
         emission.b.barrier()
         super().emit(emission, activations)
 
-    def _copy(self, source: Activation, target: Activation, tile: int) -> Values:
+    def _copy(self, source: Activation, target: Activation, tile: int, row: int) -> Values:
         rows, columns = target.own(tile)
         a, c = source.slab(tile), target.slab(tile)
         strides = 4, self.windows[1].stride * a.pixel, self.windows[0].stride * a.pitch
         return apply_to_words(self, self._first(source, target, tile) + self.first_channel, strides,
-                              target.own_address(tile), (4, c.pixel, c.pitch), (c.pixel // 4, len(columns), len(rows)))
+                              target.own_address(tile), (4, c.pixel, c.pitch), (c.pixel // 4, len(columns), len(rows)), row)
 
     def _first(self, source: Activation, target: Activation, tile: int) -> int:
         """Return the address of the first pixel read."""
@@ -158,42 +191,50 @@ def complement(name: str, source: int, target: int) -> Unary:
     return Unary(name, source, target, 0, HIGHEST, bits(-1.0), bits(-HIGHEST), 0)
 
 
-def build_identity(b: ProgramBuilder, constants: int, *, engines: int = ALL_ENGINES,
-                   matrix: tuple[int, ...] = IDENTITY_WORDS) -> None:
-    """Put the identity matrix (or another) into its wide row, by way of four words, and wait for engines."""
+def build_identity(b: ProgramBuilder, constants: int, row: int = IDENTITY_ROW, *, engines: int = ALL_ENGINES,
+                   matrix: tuple[int, ...] = IDENTITY_WORDS, received: int = 1, announced: bool = True,
+                   fenced: bool = True) -> None:
+    """Put the identity matrix (or another) into a wide row, by way of four words, and wait for engines.
+
+    Parameters
+    ----------
+    constants:
+        Narrow byte address of the four words.
+    received:
+        What the counter of words from the south shows when they are there.
+    announced:
+        The row is counted.
+    fenced:
+        Wait; without it, whoever multiplies has to.
+    """
     for i, word in enumerate(matrix):
         b.tile("mesh_from_south", ALL_TILES, walk("dst", constants // 4 + i, [(1, 1)], total_dims=4, mask=0),
                signal("received", 1) if i == 3 else {}, fill=1, fill_value=word)
     b.tile("narrow_to_wide", ALL_TILES, walk("src", constants // 4, [(4, 1)], total_dims=6),
-           walk("dst", IDENTITY_ROW, [(1, 1)], total_dims=4, mask=0), watch(0, TileCounter.MESH_SOUTH_IN, 1, step=0),
-           signal("done", 1), flush_level=1)
-    b.tile_fence(engines=engines)
-
-
-def _emit(b: ProgramBuilder, layer: Unary, values: Mapping[int, Values], constants: int) -> None:
-    b.tile_fence(reset=LAYER_COUNTERS)
-    build_identity(b, constants, matrix=layer.matrix)
-    if layer.table is not None:
-        b.tile("table", ALL_TILES, layer.table.fields(), constant1566=3)
-    for tiles, fields in by_content(values):
-        b.tile("tensor_op", tiles, dict(fields))
-    b.tile_fence(reset=LAYER_COUNTERS)
+           walk("dst", row, [(1, 1)], total_dims=4, mask=0), watch(0, TileCounter.MESH_SOUTH_IN, received, step=0),
+           signal("done", 1) if announced else {}, flush_level=1)
+    if fenced:
+        b.tile_fence(engines=engines)
 
 
 def apply_to_words(layer: Unary, source: int, source_strides: tuple[int, int, int], target: int,
-                   target_strides: tuple[int, int, int], counts: tuple[int, int, int]) -> Values:
+                   target_strides: tuple[int, int, int], counts: tuple[int, int, int], row: int = IDENTITY_ROW) -> Values:
     """Fields of an operation over words, columns and rows; strides in bytes."""
     fields: Values = {f"loop{i + 1}": n - 1 for i, n in enumerate(counts)}
-    fields |= {"partial_from_zero": 1, "no_partial_sums": 1, "channel_group_level": 4, "lanes_m1": 3, "lanes_last_m1": 3,
-               "in_zero_point": layer.in_zero_point, "out_zero_point": layer.out_zero_point,
-               "multiplier": layer.multiplier, "clamp_low": layer.clamp_low, "clamp_high": layer.clamp_high}
+    fields |= _ends(layer) | {"channel_group_level": 4}
     if layer.table is not None:
         fields |= {"nonlinear": _WITH_TABLE | _ROOT * layer.root, "odd_symmetry": 3 * layer.odd}
     stay = [(n, 0) for n in counts]
     return (fields | walk("in", source, list(zip(counts, source_strides, strict=True)), total_dims=8)
             | walk("out", target, list(zip(counts, target_strides, strict=True)), total_dims=8)
-            | walk("weights", 4 * IDENTITY_ROW, stay, total_dims=8)
+            | walk("weights", 4 * row, stay, total_dims=8)
             | walk("partial", 0, stay, total_dims=8, slot=4) | signal("avdata", 3))
+
+
+def _ends(layer: Unary) -> Values:
+    return {"partial_from_zero": 1, "no_partial_sums": 1, "lanes_m1": 3, "lanes_last_m1": 3,
+            "in_zero_point": layer.in_zero_point, "out_zero_point": layer.out_zero_point, "multiplier": layer.multiplier,
+            "clamp_low": layer.clamp_low, "clamp_high": layer.clamp_high}
 
 
 def copied_words(source: int, target: int, strides: tuple[int, int, int], counts: tuple[int, int, int]) -> Values:
