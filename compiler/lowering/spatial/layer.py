@@ -95,7 +95,9 @@ class Layer(ABC):
     on_identity:
         It multiplies with the identity matrix that layers of a network share.
     claims_identity_row:
-        It keeps the topmost row for its own identity matrix; nobody shares one in its network.
+        The identity matrix of its network lies in the topmost row, where it builds its own.
+    below_top:
+        It uses no wide rows from the given top on.
     leaves:
         What it leaves behind for a layer that collects a vector.
     """
@@ -109,6 +111,7 @@ class Layer(ABC):
     early_constants: ClassVar[bool] = False
     on_identity: ClassVar[bool] = False
     claims_identity_row: ClassVar[bool] = False
+    below_top: ClassVar[bool] = False
     leaves: ClassVar[Leaves] = Leaves.IMAGE
 
     @property

@@ -140,8 +140,9 @@ class SpatialNetwork:
 
         What is pushed down so lies below the identity matrix, too.
         """
-        highest = WIDE_ROWS - int(layer.on_identity and not self._with_identity)
         at = self._places[id(layer)] + 1
+        on_top = self._on_top and at - 1 in self._with_identity
+        highest = WIDE_ROWS - int(on_top or (layer.on_identity and not self._with_identity))
         if at == len(self.layers) or not all(s.whole for s in self.cuts if {at - 1, at} & set(s.layers)):
             return highest
         early = self.layers[at].first_row_early(self.activations)
@@ -153,10 +154,15 @@ class SpatialNetwork:
     def _with_identity(self) -> range:
         """Layers from the first to the last that shares the identity matrix, strips as a whole."""
         users = [i for i, layer in enumerate(self.layers) if layer.on_identity]
-        if not users or any(layer.claims_identity_row for layer in self.layers):
+        if not users or (self._on_top and not all(layer.below_top for layer in self.layers[users[0]:users[-1] + 1])):
             return range(0)
         strips = [s for s in self.cuts if s.first <= users[-1] and s.stop > users[0]]
         return range(strips[0].first, strips[-1].stop)
+
+    @cached_property
+    def _on_top(self) -> bool:
+        """The identity matrix lies in the topmost row, and the rest below."""
+        return any(layer.claims_identity_row for layer in self.layers)
 
     @property
     def identities(self) -> dict[str, int]:
@@ -166,6 +172,8 @@ class SpatialNetwork:
     @cached_property
     def identity_row(self) -> int:
         """Wide row of the identity matrix: below all that is used while it lies there."""
+        if self._on_top:
+            return WIDE_ROWS - 1
         layers = [self.layers[i] for i in self._with_identity]
         rows = [layer.lowest_row(self.scenes_of(layer), WIDE_ROWS) for layer in layers]
         return min([*rows, *map(self._arrival_row, layers), self._far_row if layers else WIDE_ROWS]) - 1
@@ -226,7 +234,7 @@ def place(network: SpatialNetwork) -> Memory:
     # Room for steps in between competes with activations; numbers below zero are those of layers.
     rooms = {-1 - i: Lifetime(layer.room_bytes(network.scenes_of(layer)), i + 1, i + 1)
              for i, layer in enumerate(network.layers)}
-    buffers = {t: room for t, room in rooms.items() if room.size} | {t: life for t, life in lives.items() if t not in behind}
+    buffers = {t: life for t, life in lives.items() if t not in behind} | {t: room for t, room in rooms.items() if room.size}
     addresses = memory.place_all(buffers, NARROW_BYTES)
     for t, floor in behind.items():
         addresses[t] = memory.place(lives[t], floor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +87,8 @@ class Convolution(Layer):
     clamp_low: int
     clamp_high: int
     lanes: tuple[Lane, Lane] = (EVERY, EVERY)
+
+    below_top: ClassVar[bool] = True
 
     @property
     def sources(self) -> tuple[int, ...]:

@@ -142,8 +142,8 @@ def _receive(b: ProgramBuilder, books: Books, layer: Convolution, ring: RingUse,
     """Receive header and weights into their slots; a chunk may come when its slot has been used."""
     k = layer.kernel
     header = k.parameters.header_rows
-    level = int(k.rows > 1)
     dims = [(k.rows, 1), *_header_dims(k)]
+    level = int(k.rows > 1 or len(dims) == 1)
     prefix: Values = {}
     if header:
         prefix = {"prefix.enable": 1, "prefix.level": level + int(k.chunks > 1), "prefix.start": blocks.header,
@@ -152,7 +152,8 @@ def _receive(b: ProgramBuilder, books: Books, layer: Convolution, ring: RingUse,
     name = "ring_receive_a" if ring.a else "ring_receive_b"
     free = books.counts.get(TileCounter.PARAMETERS, active[0]) - (k.slots - 1)
     b.tile(name, mask, prefix,
-           walk("dst", blocks.weights, dims, total_dims=4, mask=level, level=level, slot=k.rows if k.slots > 1 else 0),
+           walk("dst", blocks.weights, dims, total_dims=4, mask=int(k.rows > 1), level=level,
+                slot=k.rows if k.slots > 1 else 0),
            watch(0, TileCounter.PARAMETERS, free, level=level, side=1), signal("read", level))
 
 

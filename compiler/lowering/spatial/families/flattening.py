@@ -1,4 +1,4 @@
-"""RESHAPE of an image to a vector: the words of the image, in its order, in slices on the tiles.
+"""RESHAPE of an image to a vector, or to an image of one row: its words, in its order, in slices on the tiles.
 
 The first column of tiles collects the image rows of its row of tiles from the east, exchanges rows
 with the tiles above and below until each has what its row of tiles gets, and hands the slices on to
@@ -19,7 +19,18 @@ from compiler.lowering.builder import LAYER_COUNTERS, Values, walk
 from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.families.unary import CONSTANT_WORDS, IDENTITY_ROW, NO_LIMITS, build_identity
 from compiler.lowering.spatial.far_pixels import Stretch
-from compiler.lowering.spatial.geometry import Activation, Dim, Image, Span, Vector, by_content, many
+from compiler.lowering.spatial.geometry import (
+    NOWHERE,
+    Activation,
+    Dim,
+    Image,
+    Region,
+    Slab,
+    Span,
+    Vector,
+    by_content,
+    many,
+)
 from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.lowering.spatial.mesh import FROM_EAST, FROM_NORTH, FROM_SOUTH, FROM_WEST, PASSING_WORDS, Hop, MeshMoves
 
@@ -34,6 +45,7 @@ class Flattening(Layer):
 
     banded: ClassVar[bool] = False
     on_identity: ClassVar[bool] = True
+    below_top: ClassVar[bool] = True
     leaves: ClassVar[Leaves] = Leaves.VECTOR
 
     @property
@@ -95,71 +107,80 @@ class _Plan:
 
     Attributes
     ----------
+    words:
+        Per tile: words of the result, in slices one behind the other.
+    pixel:
+        Words of a pixel of the result; 0 for a vector.
     base:
-        Byte address of the rows that a tile collects.
+        Byte address of what a tile of the first column collects.
     """
 
     source: Activation
-    words: tuple[int, ...]
     target: Activation
+    words: tuple[int, ...]
+    pixel: int
     base: int
 
     @staticmethod
     def of(source: Activation, target: Activation, base: int = 0) -> _Plan:
-        """Read the slices of a vector, which may lie on tile 0 as a whole."""
-        words = target.words if isinstance(target, Vector) else (target.image.padded // 4,) + (0,) * (TILES - 1)
-        return _Plan(source, words, target, base)
+        """Read the slices of a vector, or of an image of one row."""
+        pixel = target.image.padded // 4
+        words = target.words if isinstance(target, Vector) else tuple(pixel * target.pixels(t) for t in range(TILES))
+        return _Plan(source, target, words, 0 if target.is_vector else pixel, base)
 
     @property
     def _image(self) -> Image:
         return self.source.image
-
-    @property
-    def _row_words(self) -> int:
-        return self._image.width * self._image.padded // 4
 
     def _slices(self, row: int) -> Span:
         """Words that a row of tiles gets."""
         first = row * TILE_COLUMNS
         return Span(sum(self.words[:first]), sum(self.words[:first + TILE_COLUMNS]))
 
-    def _own(self, row: int) -> Span:
-        return self.source.own(row * TILE_COLUMNS)[0]
+    def _own(self, row: int) -> Region:
+        rows, width = self.source.own(row * TILE_COLUMNS)[0], self._image.width
+        return Region(rows, Span(0, width)) if len(rows) else NOWHERE
 
-    def _needed(self, row: int) -> Span:
-        words = self._slices(row)
-        return Span(words.start // self._row_words, -(-words.stop // self._row_words)) if len(words) else Span(0, 0)
+    def _needed(self, row: int) -> Region:
+        """Image rows that a row of tiles needs; of a single one only some columns."""
+        words, pixel = self._slices(row), self._image.padded // 4
+        if not len(words):
+            return NOWHERE
+        line = pixel * self._image.width
+        rows = Span(words.start // line, -(-words.stop // line))
+        if len(rows) > 1:
+            return Region(rows, Span(0, self._image.width))
+        return Region(rows, Span((words.start - rows.start * line) // pixel, -(-(words.stop - rows.start * line) // pixel)))
 
     @cached_property
-    def kept(self) -> dict[int, Span]:
-        """Image rows that tiles of the first column have in the end: their own and those that they need."""
-        return {r * TILE_COLUMNS: self._own(r).hull(self._needed(r)) for r in range(TILE_ROWS)}
+    def kept(self) -> dict[int, Slab]:
+        """What tiles of the first column have in the end: what their row of tiles owns and what it needs."""
+        found = {}
+        for row in range(TILE_ROWS):
+            region = self._own(row).hull(self._needed(row))
+            found[row * TILE_COLUMNS] = Slab(region.rows, region.columns, self._image.padded)
+        return found
 
     @property
-    def kinds(self) -> dict[int, int]:
-        """Count of those rows: tiles with as many have instructions in common."""
-        return {tile: len(rows) for tile, rows in self.kept.items()}
+    def kinds(self) -> dict[int, object]:
+        """Extent of it: tiles with the same have instructions in common."""
+        return {tile: (len(slab.rows), slab.pitch) for tile, slab in self.kept.items()}
 
     @property
     def room(self) -> int:
-        """Bytes of those rows on the tile with the most."""
-        return 4 * self._row_words * max(map(len, self.kept.values()))
-
-    def _place(self, row: int, image_row: int) -> int:
-        """Byte address of an image row on the first tile of a row of tiles."""
-        return self.base + 4 * self._row_words * (image_row - self.kept[row * TILE_COLUMNS].start)
+        """Bytes of it on the tile with the most."""
+        return max(slab.size for slab in self.kept.values())
 
     def first_columns(self, identity: int) -> dict[int, Values]:
-        """Copy what the first column of tiles owns into the rows."""
+        """Copy what the first column of tiles owns."""
         found = {}
         for tile, kept in self.kept.items():
             rows, columns = self.source.own(tile)
             if not len(rows):
                 continue
-            slab, pitch = self.source.slab(tile), 4 * self._row_words
-            place = self._place(tile // TILE_COLUMNS, rows.start)
+            slab, place = self.source.slab(tile), self.base + kept.offset(rows.start, columns.start)
             found[tile] = _copy(self.source.own_address(tile), (slab.pixel, slab.pitch, slab.size), place,
-                                (slab.pixel, pitch, len(kept) * pitch), (slab.pixel // 4, len(columns), len(rows)), identity)
+                                (kept.pixel, kept.pitch, kept.size), (slab.pixel // 4, len(columns), len(rows)), identity)
         return found
 
     def collected(self) -> list[Hop]:
@@ -177,12 +198,9 @@ class _Plan:
         passed: dict[int, int] = {}
         for r in rows:
             tile = r * TILE_COLUMNS + column
-            own, columns = self.source.own(tile)
-            slab, words = self.source.slab(tile), self._image.padded // 4
-            counts = words, len(columns), len(own)
-            sources[tile] = _stretch(self.source.own_address(tile) // 4, counts, words, slab.pitch // 4)
-            place = self._place(r, own.start) // 4 + columns.start * words
-            targets[tile - column] = _stretch(place, counts, words, self._row_words)
+            region = Region(*self.source.own(tile))
+            sources[tile] = _stretch(self.source.address, self.source.slab(tile), region)
+            targets[tile - column] = _stretch(self.base, self.kept[tile - column], region)
             passed |= {tile - i: sources[tile].words for i in range(1, column)}
         return Hop(FROM_EAST, sources, targets, passed, self.kinds)
 
@@ -191,37 +209,39 @@ class _Plan:
         down = [(s, r) for s in range(TILE_ROWS) for r in range(s + 1, TILE_ROWS)]
         up = [(s, r) for s in reversed(range(TILE_ROWS)) for r in reversed(range(s))]
         hops = [(self._lacking(s, r), s, r) for s, r in (*down, *up)]
-        return [self._exchange(rows, s, r) for rows, s, r in hops if len(rows)]
+        return [self._exchange(region, s, r) for region, s, r in hops if region]
 
-    def _lacking(self, sender: int, receiver: int) -> Span:
-        own, need = self._own(sender), self._needed(receiver)
-        start = max(own.start, need.start)
-        return Span(start, max(start, min(own.stop, need.stop)))
+    def _lacking(self, sender: int, receiver: int) -> Region:
+        own, need = self._own(sender).rows, self._needed(receiver)
+        start = max(own.start, need.rows.start)
+        return Region(Span(start, max(start, min(own.stop, need.rows.stop))), need.columns)
 
-    def _exchange(self, rows: Span, sender: int, receiver: int) -> Hop:
-        words = self._image.padded // 4
-        counts = words, self._image.width, len(rows)
-        source, target = (_stretch(self._place(r, rows.start) // 4, counts, words, self._row_words)
-                          for r in (sender, receiver))
+    def _exchange(self, region: Region, sender: int, receiver: int) -> Hop:
+        tiles = sender * TILE_COLUMNS, receiver * TILE_COLUMNS
+        source, target = (_stretch(self.base, self.kept[t], region) for t in tiles)
         between = range(min(sender, receiver) + 1, max(sender, receiver))
-        return Hop(FROM_NORTH if sender < receiver else FROM_SOUTH, {sender * TILE_COLUMNS: source},
-                   {receiver * TILE_COLUMNS: target}, {r * TILE_COLUMNS: source.words for r in between}, self.kinds)
+        return Hop(FROM_NORTH if sender < receiver else FROM_SOUTH, {tiles[0]: source}, {tiles[1]: target},
+                   {r * TILE_COLUMNS: source.words for r in between}, self.kinds)
 
     def first_slices(self, identity: int) -> dict[int, Values]:
         """Copy the slices of the first column of tiles."""
         found = {}
         for tile in self.kept:
-            own, size = self.words[tile], 4 * len(self._slices(tile // TILE_COLUMNS))
+            own, size = 4 * self.words[tile], 4 * len(self._slices(tile // TILE_COLUMNS))
             if own:
-                found[tile] = _copy(self._slice(tile), (size,) * 3, self.target.own_address(tile), (4 * own,) * 3,
-                                    (own, 1, 1), identity)
+                pixel = 4 * self.pixel
+                read, written = (pixel or size, size, size), (pixel or own, own, own)
+                counts = (self.pixel or own // 4, own // pixel if pixel else 1, 1)
+                found[tile] = _copy(self._slice(tile), read, self.target.own_address(tile), written, counts, identity)
         return found
 
     def _slice(self, tile: int) -> int:
-        """Byte address of a slice among the rows that its row of tiles has."""
+        """Byte address of a slice in what its row of tiles has."""
         row = tile // TILE_COLUMNS
-        first = self._needed(row).start
-        return self._place(row, first) + 4 * (sum(self.words[:tile]) - first * self._row_words)
+        need = self._needed(row)
+        first = (need.rows.start * self._image.width + need.columns.start) * self._image.padded
+        place = self.base + self.kept[row * TILE_COLUMNS].offset(need.rows.start, need.columns.start)
+        return place + 4 * sum(self.words[:tile]) - first
 
     def handed_on(self) -> list[Hop]:
         """Send the slices of the other columns."""
@@ -229,16 +249,21 @@ class _Plan:
         for column in range(1, TILE_COLUMNS):
             tiles = [t for t in range(column, TILES, TILE_COLUMNS) if self.words[t]]
             if tiles:
-                hops.append(Hop(
-                    FROM_WEST, {t - column: Stretch(self._slice(t) // 4, ((self.words[t], 1),)) for t in tiles},
-                    {t: Stretch(self.target.own_address(t) // 4, ((self.words[t], 1),)) for t in tiles},
-                    {t - i: self.words[t] for t in tiles for i in range(1, column)}, dict.fromkeys(tiles)))
+                hops.append(Hop(FROM_WEST, {t - column: self._words(self._slice(t), t) for t in tiles},
+                                {t: self._words(self.target.own_address(t), t) for t in tiles},
+                                {t - i: self.words[t] for t in tiles for i in range(1, column)}, dict.fromkeys(tiles)))
         return hops
 
+    def _words(self, address: int, tile: int) -> Stretch:
+        pixel = self.pixel or self.words[tile]
+        return Stretch(address // 4, tuple(many([(pixel, 1), (self.words[tile] // pixel, pixel)]) or [(1, 1)]))
 
-def _stretch(start: int, counts: tuple[int, int, int], pixel: int, pitch: int) -> Stretch:
-    words, columns, rows = counts
-    return Stretch(start, tuple(many([(words, 1), (columns, pixel), (rows, pitch)]) or [(1, 1)]))
+
+def _stretch(base: int, slab: Slab, region: Region) -> Stretch:
+    """Words of a region of a slab."""
+    words = slab.pixel // 4
+    dims = many([(words, 1), (len(region.columns), words), (len(region.rows), slab.pitch // 4)]) or [(1, 1)]
+    return Stretch((base + slab.offset(region.rows.start, region.columns.start)) // 4, tuple(dims))
 
 
 def _copy(source: int, source_strides: tuple[int, int, int], target: int, target_strides: tuple[int, int, int],

@@ -191,6 +191,8 @@ def _read_shape(context: Context, op: Operator) -> Layer | list[Layer] | None:
             return Flattening(op.title, origin, y.index)
         if y.elements <= LANES:
             return _without_padding(context, op, shape)
+        if LANES % shape.padded == 0 and shape.height * shape.width * shape.padded % LANES == 0:
+            return _packed(context, op, shape)
     if not is_flat(y) and origin not in context.slices:
         origins = np.arange(y.elements).reshape(extent_of(y))
         return move(context, op.title, context.tensor(origin), y, origins)
@@ -211,6 +213,20 @@ def _without_padding(context: Context, op: Operator, shape: Image) -> Layer:
     context.before.append(Flattening(f"{op.title} with padding", context.origin(x.index), flat))
     chosen = [i for i in range(size) if i % shape.padded < shape.channels]
     return pick_channels(context, op.title, (flat,), y.index, chosen, zero_point(x), clamp(y, 0))
+
+
+def _packed(context: Context, op: Operator, shape: Image) -> list[Layer]:
+    """Lay 64 channels of neighbouring pixels side by side, pick those that there are by a convolution, and flatten them."""
+    x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
+    count = shape.height * shape.width * shape.padded // LANES
+    channels = [i for i in range(LANES) if i % shape.padded < shape.channels]
+    wide = context.between(x, (1, 1, count, LANES), "in groups")
+    picked = context.between(x, (1, 1, count, len(channels)), "without padding")
+    context.lie(y.index, slice_words(y.elements))
+    return [Flattening(f"{op.title} in groups", context.origin(x.index), wide.index),
+            select_channels(f"{op.title} without padding", wide.index, wide, picked.index, picked, channels,
+                            (IDENTITY, IDENTITY)),
+            Flattening(op.title, picked.index, y.index)]
 
 
 def slice_words(size: int) -> tuple[int, ...]:
