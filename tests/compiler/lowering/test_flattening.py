@@ -14,6 +14,10 @@ def flat(shape: tuple[int, int, int], channels: int) -> Net:
     return net.at(net.b.reshape(net.x, (1, height * width * depth)))
 
 
+def softmax(net: Net) -> Net:
+    return net.at(net.b.softmax(net.x))
+
+
 def squared(net: Net) -> Net:
     return net.at(net.b.mul(net.x, net.x, scale=0.03, zero_point=net.zero))
 
@@ -24,8 +28,11 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "one tile": lambda: flat((3, 3, 8), 4),
     "three rows of tiles in between": lambda: flat((13, 3, 8), 4),
     "a word per pixel, padded": lambda: flat((3, 3, 8), 1),
+    "a word per pixel, many": lambda: flat((32, 32, 4), 1),
+    "three channels": lambda: flat((32, 32, 4), 3),
     "a column": lambda: flat((9, 1, 8), 16),
     "into a dense layer": lambda: Net((10, 7, 8)).conv(16, 1).dense(5),
+    "padded channels before a softmax": lambda: softmax(flat((32, 32, 4), 1)),
     "products before": lambda: squared(squared(Net((12, 9, 8)).conv(8))).dense(3).logistic(),
 }
 
