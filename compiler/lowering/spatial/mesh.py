@@ -54,7 +54,7 @@ class Hop:
     passed:
         Words that tiles in between pass on.
     kinds:
-        Receivers of different kinds get instructions of their own.
+        Senders and receivers of different kinds get instructions of their own; those without one are alike.
     """
 
     course: Course
@@ -90,11 +90,13 @@ class MeshMoves:
     def emit(self, hop: Hop) -> None:
         """Emit senders, tiles that pass on, and receivers."""
         b, course = self._b, hop.course
-        for tiles, fields in by_content({t: _ends("src", s) for t, s in hop.sources.items()}):
+        for tiles, fields in by_content({t: _ends("src", s) for t, s in hop.sources.items()},
+                                        also={t: hop.kinds.get(t) for t in hop.sources}):
             b.tile(course.name, tiles, dict(fields))
         for tiles, fields in by_content({t: self._passing(course, words) for t, words in hop.passed.items()}):
             b.tile(course.name, tiles, dict(fields))
-        for tiles, fields in by_content({t: _ends("dst", s) for t, s in hop.targets.items()}, also=hop.kinds):
+        for tiles, fields in by_content({t: _ends("dst", s) for t, s in hop.targets.items()},
+                                        also={t: hop.kinds.get(t) for t in hop.targets}):
             b.tile(course.name, tiles, dict(fields))
         self._waiting = 0
         if hop.passed:

@@ -162,9 +162,9 @@ class _Plan:
         return found
 
     @property
-    def kinds(self) -> dict[int, object]:
-        """Extent of it: tiles with the same have instructions in common."""
-        return {tile: (len(slab.rows), slab.pitch) for tile, slab in self.kept.items()}
+    def kinds(self) -> dict[int, int]:
+        """Rows of it: tiles with as many have instructions in common."""
+        return {tile: len(slab.rows) for tile, slab in self.kept.items()}
 
     @property
     def room(self) -> int:
@@ -251,7 +251,7 @@ class _Plan:
             if tiles:
                 hops.append(Hop(FROM_WEST, {t - column: self._words(self._slice(t), t) for t in tiles},
                                 {t: self._words(self.target.own_address(t), t) for t in tiles},
-                                {t - i: self.words[t] for t in tiles for i in range(1, column)}, dict.fromkeys(tiles)))
+                                {t - i: self.words[t] for t in tiles for i in range(1, column)}, self.kinds))
         return hops
 
     def _words(self, address: int, tile: int) -> Stretch:
