@@ -300,7 +300,6 @@ class Ledger:
     def _unused_edges(self, number: int, memory: Memory, writing: Writing) -> list[Displacement]:
         tiles, units = (np.concatenate(parts) for parts in zip(*writing.dead, strict=True))
         concerned = {int(t) for entries in writing.beside.values() for _, at, _, _ in entries for t in at}
-        given = {tile for at, _ in writing.pieces for tile in at}
         for tile in sorted(concerned):
             mine = [u for t, u in writing.pieces if tile in t]
             low, high = min(int(u[0]) for u in mine) - 1, max(int(u[-1]) for u in mine) + 1
@@ -308,8 +307,7 @@ class Ledger:
             for u in mine:
                 written[u - low] = True
             dead[units[tiles == tile] - low] = True
-            # Where all tiles were given alike what only some have use for, a unit alone says nothing either.
-            if np.array_equal(dead, written) and (np.count_nonzero(written) > 1 or not given <= set(tiles.tolist())):
+            if np.array_equal(dead, written) and np.count_nonzero(written) > 1:
                 continue
             for direction in (UP, DOWN):
                 strangers = self._strangers(writing, self._readers[number, memory], memory, tile, direction)
@@ -334,8 +332,10 @@ class Ledger:
             alone = ~np.isin(units[here] - direction, written)
             lone = alone & ((memory is Memory.WIDE) | consumed[here])
             if lone.any():
-                # Who reads the neighbour too, sooner or later, is not beside what it should read.
-                lone &= ~np.isin(units[here], self._units_read(reader, memory))
+                # Who reads the neighbour too, sooner or later, is not beside what it should read; nor is who reads
+                # on behind it: in place of a single unit stands a single one.
+                read = self._units_read(reader, memory)
+                lone &= ~np.isin(units[here], read) & ~np.isin(units[here] + 2 * direction, read)
             for unit in units[here][lone | (~alone & (reader in readers))].tolist():
                 found[unit] = reader
         return found
