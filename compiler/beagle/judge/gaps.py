@@ -2,6 +2,8 @@
 
 Such a reader finds nothing old. Where it should be the only one, the unit that it leaves out is never read
 by anybody, and the one that it takes instead is read by its true reader as well, or is older than the rest.
+Where the unit beyond the one left out is read by nobody either, more was brought than there is a use for:
+transfers between tiles move whole rows of an image.
 """
 
 from __future__ import annotations
@@ -79,6 +81,7 @@ class GapBook:
         for key, gaps in self._found.items():
             if len(gaps) == tiles_of[key[0], key[1]] and all(
                     holders["dead"].hold(key[1], g.tile, g.left_out, g.owner)
+                    and not holders["dead"].hold(key[1], g.tile, g.left_out - key[2], g.owner)
                     and holders["shared"].hold(key[1], g.tile, g.taken, g.giver) for g in gaps):
                 yield key, gaps[0]
 
