@@ -8,6 +8,7 @@ parameters lie below.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,10 @@ class Lifetime:
         return self.first <= other.last and other.first <= self.last
 
 
+def _address(taken: tuple[int, Lifetime]) -> int:
+    return taken[0]
+
+
 class NarrowMemory:
     """Addresses of buffers that are needed at the same time do not overlap."""
 
@@ -39,15 +44,20 @@ class NarrowMemory:
     def place(self, buffer: Lifetime, floor: int = 0) -> int:
         """Take the lowest address from ``floor`` on that is free during all of the buffer's life."""
         at = self._lowest(buffer, floor)
-        self._taken.append((at, buffer))
+        self._take(at, buffer)
         return at
+
+    def _take(self, at: int, buffer: Lifetime) -> None:
+        """Note a buffer; they are kept in the order of their addresses."""
+        insort(self._taken, (at, buffer), key=_address)
 
     def _lowest(self, buffer: Lifetime, floor: int = 0) -> int:
         at = floor
-        for start, other in sorted(((s, o) for s, o in self._taken if buffer.overlaps(o)), key=lambda item: item[0]):
-            if at + buffer.size <= start:
-                break
-            at = max(at, start + other.size)
+        for start, other in self._taken:
+            if buffer.overlaps(other):
+                if at + buffer.size <= start:
+                    break
+                at = max(at, start + other.size)
         return at
 
     def place_all(self, buffers: Mapping[int, Lifetime], limit: int) -> dict[int, int]:
@@ -65,7 +75,7 @@ class NarrowMemory:
             addresses = self._in_order(buffers, order, before)
             if _end(addresses, buffers) <= limit:
                 return addresses
-        self._taken = [*before, *((official[key], buffer) for key, buffer in buffers.items())]
+        self._taken = sorted([*before, *((official[key], buffer) for key, buffer in buffers.items())], key=_address)
         return official
 
     def _from_the_bottom(self, buffers: Mapping[int, Lifetime]) -> dict[int, int]:
@@ -76,7 +86,7 @@ class NarrowMemory:
         while lowest:
             key = min(lowest, key=lambda k: (lowest[k], -weight[k][0], -weight[k][1]))
             addresses[key], buffer = lowest.pop(key), buffers[key]
-            self._taken.append((addresses[key], buffer))
+            self._take(addresses[key], buffer)
             for other in lowest:
                 if buffers[other].overlaps(buffer):
                     lowest[other] = self._lowest(buffers[other])

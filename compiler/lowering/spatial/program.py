@@ -99,6 +99,11 @@ class SpatialNetwork:
         return self.strips or tuple(Strip(i, i + 1) for i in range(len(self.layers)))
 
     @cached_property
+    def _whole(self) -> tuple[bool, ...]:
+        """Per layer: it does not run in bands."""
+        return tuple(strip.whole for strip in self.cuts for _ in strip.layers)
+
+    @cached_property
     def _scenes(self) -> tuple[tuple[Activations, ...], ...]:
         """Per layer: the activations as it sees them, band after band."""
         found: list[tuple[Activations, ...]] = []
@@ -143,7 +148,7 @@ class SpatialNetwork:
         at = self._places[id(layer)] + 1
         on_top = self._on_top and at - 1 in self._with_identity
         highest = WIDE_ROWS - int(on_top or (layer.on_identity and not self._with_identity))
-        if at == len(self.layers) or not all(s.whole for s in self.cuts if {at - 1, at} & set(s.layers)):
+        if at == len(self.layers) or not (self._whole[at - 1] and self._whole[at]):
             return highest
         early = self.layers[at].first_row_early(self.activations)
         if early < WIDE_ROWS and at - 1 in self._with_identity:
