@@ -1,6 +1,7 @@
 """Bands: layers whose results do not fit narrow memory run together, some rows at a time.
 
-What a tile owns of the last result is cut into bands of rows. For each band the layers of a *strip*
+What a tile owns of the last result is cut into bands of rows, where that is not enough across the columns
+as well. For each band the layers of a *strip*
 run one after the other on what that band needs: rows and columns around it are computed again on
 every tile, so that nothing but the input of the strip is exchanged between tiles, once. Results
 inside a strip only take the memory of one band.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 from compiler.facts import TILE_COLUMNS, TILES
 from compiler.lowering.spatial.geometry import NOWHERE, Activation, Region, Slab, Span, Window, passed_on, split
@@ -38,11 +40,20 @@ class Reading:
 
 @dataclass(frozen=True)
 class Strip:
-    """Layers ``first`` to ``stop`` (not included), run for one band after the other."""
+    """Layers ``first`` to ``stop`` (not included), run for one band after the other.
+
+    Attributes
+    ----------
+    bands:
+        Bands of rows.
+    columns:
+        Parts of columns into which each of them is cut again.
+    """
 
     first: int
     stop: int
     bands: int = 1
+    columns: int = 1
 
     @property
     def layers(self) -> range:
@@ -52,7 +63,12 @@ class Strip:
     @property
     def whole(self) -> bool:
         """True for a layer that runs once."""
-        return self.bands == 1
+        return self.runs == 1
+
+    @property
+    def runs(self) -> int:
+        """How often its layers run."""
+        return self.bands * self.columns
 
 
 @dataclass(frozen=True)
@@ -80,7 +96,7 @@ def stored(readings: Sequence[Reading], strip: Strip, kept: frozenset[int]) -> f
 
 
 def trace(readings: Sequence[Reading], extents: Mapping[int, int], strip: Strip, outputs: frozenset[int], axis: int,
-          band: int | None = None) -> Trace:
+          part: tuple[int, int] | None = None) -> Trace:
     """Follow one axis of a band from the results of a strip back to its inputs.
 
     Parameters
@@ -89,8 +105,8 @@ def trace(readings: Sequence[Reading], extents: Mapping[int, int], strip: Strip,
         Height (or width) of each activation.
     axis:
         0 for rows, 1 for columns.
-    band:
-        Number of the band; None for all of them together.
+    part:
+        Which one of how many parts of a tile's results; None for all of them together.
     """
     parts: dict[int, tuple[Span, ...]] = {}
     needs: dict[int, tuple[Span, ...]] = {}
@@ -98,7 +114,7 @@ def trace(readings: Sequence[Reading], extents: Mapping[int, int], strip: Strip,
         target = readings[i].target
         if target in outputs:
             own = split(extents[target])
-            parts[target] = own if band is None else tuple(s.part(band, strip.bands) for s in own)
+            parts[target] = own if part is None else tuple(s.part(*part) for s in own)
         else:
             parts[target] = tuple(s.within(extents[target]) for s in needs[target])
         for source, windows in readings[i].sources:
@@ -114,9 +130,10 @@ def views(readings: Sequence[Reading], activations: Mapping[int, Activation], st
     outputs = stored(readings, strip, kept)
     used = {t for i in strip.layers for t in (readings[i].target, *(s for s, _ in readings[i].sources))}
     heights = {t: activations[t].image.height for t in used}
-    columns = trace(readings, {t: activations[t].image.width for t in used}, strip, outputs, 1)
-    for band in range(strip.bands):
-        rows = trace(readings, heights, strip, outputs, 0, band)
+    widths = {t: activations[t].image.width for t in used}
+    for band, piece in product(range(strip.bands), range(strip.columns)):
+        rows = trace(readings, heights, strip, outputs, 0, (band, strip.bands))
+        columns = trace(readings, widths, strip, outputs, 1, (piece, strip.columns))
         seen = {t: activations[t] for t in used}
         for t in rows.parts:
             a = activations[t]

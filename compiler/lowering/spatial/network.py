@@ -123,7 +123,7 @@ class Network:
     @cached_property
     def _tensors(self) -> tuple[ParameterTensor, ...]:
         """What all layers ask for; those in bands read theirs once per band."""
-        return tuple(replace(p.tensor, reads=strip.bands) for strip in self.network.cuts for i in strip.layers
+        return tuple(replace(p.tensor, reads=strip.runs) for strip in self.network.cuts for i in strip.layers
                      for p in self._stored[i])
 
     @cached_property

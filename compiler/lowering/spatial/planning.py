@@ -17,6 +17,8 @@ from compiler.lowering.spatial.layer import Effort
 LONGEST_STRIP = 16
 """Layers of a strip at most; what is computed twice grows with it."""
 _BAND_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 64, 96, 128)
+_COLUMN_COUNTS = (1, 2, 4)
+"""Parts of columns that bands are cut into where bands of whole rows do not help."""
 _FENCES = 500
 """Cycles that the fences and the start of a layer take, about."""
 _GATHERED = 20_000
@@ -98,12 +100,17 @@ class StripPlanner:
         self.last = {s: i for i, r in enumerate(problem.readings) for s, _ in r.sources}
         self.first = {r.target: i for i, r in enumerate(problem.readings)} | dict.fromkeys(problem.inputs, -1)
         self.sizes = {t: a.size for t, a in problem.activations.items()}
+        self._pieces: tuple[int, ...] = _COLUMN_COUNTS[:1]
         self._groups: dict[tuple[int, int], _Group | None] = {}
         self._figures: dict[Strip, tuple[int, float | None]] = {}
 
     def choose(self, budget: int) -> tuple[Strip, ...] | None:
         """Cut the network so that no step needs more than ``budget`` bytes of narrow memory; None when there is no way."""
+        self._pieces = _COLUMN_COUNTS[:1]
         best = self._cheapest_ways(budget)
+        if best[-1][1] is None:
+            self._pieces = _COLUMN_COUNTS
+            best = self._cheapest_ways(budget)
         strips: list[Strip] = []
         at = len(best) - 1
         while at:
@@ -144,13 +151,16 @@ class StripPlanner:
         group = self._group(first, stop)
         if group is None:
             return None
-        most = max(len(s) for t in group.outputs for s in split(self.problem.activations[t].image.height))
-        for bands in _BAND_COUNTS:
-            if bands > most or (bands == 1 and stop > first + 1):
+        images = [self.problem.activations[t].image for t in group.outputs]
+        most = max(len(s) for image in images for s in split(image.height))
+        widest = max(len(s) for image in images for s in split(image.width))
+        for strip in (Strip(first, stop, bands, columns) for columns in self._pieces if columns <= widest
+                      for bands in (*(n for n in _BAND_COUNTS if n < most), most)):
+            if strip.whole and stop > first + 1:
                 continue
-            if bands > 1 and (not self.problem.works[first].banded or group.fixed > budget):
+            if not strip.whole and (not self.problem.works[first].banded or group.fixed > budget):
                 return None
-            found = self._fits(Strip(first, stop, bands), budget)
+            found = self._fits(strip, budget)
             if found is not None:
                 return found
         return None
@@ -213,42 +223,52 @@ class StripPlanner:
         if group is None:
             return 0, None
         heights = self._heights([*group.whole.parts, *group.outer])
-        rows = [trace(p.readings, heights, strip, group.outputs, 0, band)
-                for band in sorted({0, strip.bands // 2, strip.bands - 1})]
-        cost = self._cost(strip, group.columns, rows)
-        return self._bytes(strip, group, rows), None if cost is None else cost + group.extra
+        rows = [trace(p.readings, heights, strip, group.outputs, 0, (band, strip.bands)) for band in _some(strip.bands)]
+        columns = [group.columns]
+        if strip.columns > 1:
+            widths = {t: p.activations[t].image.width for t in heights}
+            columns = [trace(p.readings, widths, strip, group.outputs, 1, (piece, strip.columns))
+                       for piece in _some(strip.columns)]
+        cost = self._cost(strip, columns, rows)
+        return self._bytes(strip, group, columns, rows), None if cost is None else cost + group.extra
 
-    def _bytes(self, strip: Strip, group: _Group, rows: Sequence[Trace]) -> int:
+    def _bytes(self, strip: Strip, group: _Group, columns: Sequence[Trace], rows: Sequence[Trace]) -> int:
         p, sizes = self.problem, {}
         in_place = strip.whole and any(self.last[t] == strip.first and t not in p.kept
                                        for t in p.works[strip.first].takeable)
         alive = group.fixed + (0 if in_place else sum(self.sizes[t] for t in group.outputs))
         for t in group.inner:
             widest = max(_longest(r.needs[t], r.parts[t]) for r in rows)
-            sizes[t] = widest * _longest(group.columns.needs[t], group.columns.parts[t]) * p.activations[t].image.padded
-        return alive + max(self._scratch(i, group.columns, rows)
+            across = max(_longest(c.needs[t], c.parts[t]) for c in columns)
+            sizes[t] = widest * across * p.activations[t].image.padded
+        return alive + max(self._scratch(i, columns, rows)
                            + sum(sizes[t] for t in group.inner if self.first[t] <= i <= self.last[t]) for i in strip.layers)
 
-    def _scratch(self, layer: int, columns: Trace, rows: Sequence[Trace]) -> int:
+    def _scratch(self, layer: int, columns: Sequence[Trace], rows: Sequence[Trace]) -> int:
         """Bytes that a layer needs for itself in the largest of some bands."""
         effort = self.problem.works[layer].effort
         return effort.fixed + effort.scratch * max(self._pixels(layer, columns, rows))
 
-    def _pixels(self, layer: int, columns: Trace, rows: Sequence[Trace]) -> list[int]:
+    def _pixels(self, layer: int, columns: Sequence[Trace], rows: Sequence[Trace]) -> list[int]:
         """Pixels that the fullest tile computes in each of some bands."""
         target = self.problem.readings[layer].target
-        widest = max(map(len, columns.parts[target]))
+        widest = max(len(part) for c in columns for part in c.parts[target])
         return [widest * max(map(len, r.parts[target])) for r in rows]
 
-    def _cost(self, strip: Strip, columns: Trace, rows: Sequence[Trace]) -> float | None:
+    def _cost(self, strip: Strip, columns: Sequence[Trace], rows: Sequence[Trace]) -> float | None:
         cost = 0.0
         for i in strip.layers:
             work, pixels = self.problem.works[i], self._pixels(i, columns, rows)
             if max(pixels) > work.effort.most_pixels:
                 return None
             once = sum(pixels) / len(pixels) * work.effort.steps + _CYCLES_PER_ROW * work.effort.rows + _FENCES
-            cost += strip.bands * once
+            cost += strip.runs * once
         return cost
+
+
+def _some(count: int) -> list[int]:
+    """Return the first, the middle and the last of some parts."""
+    return sorted({0, count // 2, count - 1})
 
 
 def _longest(needs: Sequence[Span], own: Sequence[Span]) -> int:

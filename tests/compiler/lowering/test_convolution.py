@@ -205,6 +205,9 @@ IN_BANDS: dict[str, tuple[Callable[[], Net], int]] = {
     "rectifier": (lambda: Net((24, 24, 8)).conv(32).unary("RELU6", 0.02).conv(8), 2700),
     "dilation": (lambda: Net((32, 32, 8)).conv(24, dilation=2).conv(8), 3000),
     "valid": (lambda: Net((44, 40, 4)).conv(40, 5, padding="VALID").conv(12, (1, 3), padding="VALID", stride=2), 3600),
+    "columns too": (lambda: Net((16, 96, 3)).conv(24, 1).depthwise(stride=2).conv(24, 1).depthwise(stride=2).conv(8, 1),
+                    1600),
+    "columns of a residual too": (lambda: Net((24, 40, 8)).conv(16).residual().conv(20), 3000),
     "joined channels": (lambda: Net((28, 24, 8)).inception().conv(20).conv(8, 1), 3200),
     "joined rows": (lambda: Net((24, 20, 8)).conv(24).joined(1).conv(30).conv(8, 1), 5000),
     "padded between": (lambda: Net((24, 20, 8)).conv(40, 1).pad((2, 1), (3, 0)).conv(40, 1).conv(8, 1), 2700),
@@ -236,6 +239,7 @@ def test_bands_give_the_same_values(name: str, monkeypatch: pytest.MonkeyPatch, 
     little_memory(monkeypatch, limit)
     compiled = check(net().model(), judge=name in ("two strides", "residual", "max pool", "joined rows", "transposed"))
     assert strips
+    assert "columns" not in name or any(s.columns > 1 for s in strips)
     ((_, package),) = packages_of(parse_model(compiled.data))
     assert package.execution.used_narrow_bytes <= limit
 
