@@ -168,6 +168,15 @@ class Net:
                                         activation=activation, keep_dims=keep)
         return self
 
+    def products(self, size: int) -> Net:
+        """Every pixel times the pixels that a pool of a size leaves: weights that are computed."""
+        channels, before = self.b.shape(self.x)[-1], self.x
+        pooled = self.pool("MAX_POOL_2D", size, size).x
+        weights = self.b.reshape(pooled, (int(np.prod(self.b.shape(pooled)[1:3])), channels))
+        self.x = self.b.fully_connected(before, weights, scale=0.05 * float(np.sqrt(channels)), zero_point=self.zero,
+                                        keep_dims=True)
+        return self
+
     def reshape(self, *shape: int) -> Net:
         self.x = self.b.reshape(self.x, shape)
         return self
