@@ -43,28 +43,18 @@ _MOST_GATHERED = NARROW_BYTES // 2
 
 
 @dataclass(frozen=True)
-class WholePool(Layer):
-    """A pool over pixels that lie one behind the other on tile 0.
+class PoolStep(Layer):
+    """A step of a pool over a whole image.
 
     Attributes
     ----------
     pool:
-        What is done with them.
-    pixels:
-        How many there are.
+        What is done with the pixels.
     """
 
     pool: Pool
-    pixels: int
 
     banded: ClassVar[bool] = False
-    early_constants: ClassVar[bool] = True
-    leaves: ClassVar[Leaves] = Leaves.VECTOR
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """Title of the operator."""
-        return self.pool.name
 
     @property
     def target(self) -> int:  # type: ignore[override]
@@ -75,6 +65,27 @@ class WholePool(Layer):
     def sources(self) -> tuple[int, ...]:
         """The pixels."""
         return (self.pool.source,)
+
+
+@dataclass(frozen=True)
+class WholePool(PoolStep):
+    """A pool over pixels that lie one behind the other on tile 0.
+
+    Attributes
+    ----------
+    pixels:
+        How many there are.
+    """
+
+    pixels: int
+
+    early_constants: ClassVar[bool] = True
+    leaves: ClassVar[Leaves] = Leaves.VECTOR
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Title of the operator."""
+        return self.pool.name
 
     def _lines(self, target: Activation) -> Slab:
         """All pixels as one row of an image; sums of 16 bits as one column."""
@@ -129,36 +140,21 @@ class Part:
 
 
 @dataclass(frozen=True)
-class TilePool(Layer):
-    """Every tile pools its own pixels, into as many results as wide memory and 16 bits demand.
+class TilePool(PoolStep):
+    """Every tile pools its own pixels, into as many results as wide memory and 16 bits demand: a vector in slices.
 
     Attributes
     ----------
-    pool:
-        What is done with them; its result is a vector in slices.
     image:
         What is pooled.
     """
 
-    pool: Pool
     image: Image
-
-    banded: ClassVar[bool] = False
 
     @property
     def name(self) -> str:  # type: ignore[override]
         """Title of the operator, and what is done."""
         return f"{self.pool.name}, tile by tile"
-
-    @property
-    def target(self) -> int:  # type: ignore[override]
-        """Number of the result."""
-        return self.pool.target
-
-    @property
-    def sources(self) -> tuple[int, ...]:
-        """The image."""
-        return (self.pool.source,)
 
     @property
     def _parts(self) -> Mapping[int, list[Part]]:
