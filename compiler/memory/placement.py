@@ -205,18 +205,21 @@ class TileMemory:
         return self._fill(heap, rows, unit, free) if fits else []
 
     def _fill(self, heap: TileHeap, rows: int, unit: int, free: list[int]) -> list[tuple[int, int]]:
+        """Take rows of the least filled tiles; each comes back before the next is taken, those without room in the end."""
         taken: list[tuple[int, int]] = []
-        filled: list[tuple[int, int]] = []
+        without: list[tuple[int, int]] = []
         while rows:
             tile, used = heap.pop()
             part = min(rows, free[tile] // unit * unit)
             self.slack = min(self.slack, free[tile] - part if part == rows else free[tile] % unit)
-            filled.append((tile, used + part))
             free[tile] -= part
             rows -= part
             if part:
                 taken.append((tile, part))
-        for tile, used in filled:
+                heap.push(tile, used + part)
+            else:
+                without.append((tile, used))
+        for tile, used in without:
             heap.push(tile, used)
         return taken
 

@@ -195,3 +195,15 @@ def test_example_of_the_official_documentation() -> None:
     assert second.used + second.streamed == 56 * 500 * WIDE_ROW_BYTES
     assert second.available - second.used < 16 * 500 * WIDE_ROW_BYTES, "layers are cached as long as one fits"
     assert plan.remaining == second.available - second.used
+
+
+@pytest.mark.parametrize(("top", "rows", "owners"), [
+    (1854, (44, 2096, 2620, 2980), [[8], [7, 4], [15, 0], [1, 3]]),
+    (1800, (66, 4494, 4494, 4926), [[2], [8, 4, 1], [10, 14, 0], [3, 7, 15]]),
+])
+def test_a_tile_that_took_its_part_comes_back_before_the_next_is_taken(top: int, rows: tuple[int, ...],
+                                                                       owners: list[list[int]]) -> None:
+    """Owners of four convolutions in published programs, beside nine rows of tables on tile 0."""
+    tables = ParameterTensor("tables", Kind.LOCAL, 9, 9 * 256, table=True)
+    tensors = [tables, *(ParameterTensor(f"conv {i}", Kind.RING, n, n * 256) for i, n in enumerate(rows))]
+    assert [[p.tile for p in pieces] for pieces in TileMemory(top).place(tensors).pieces[1:]] == owners
