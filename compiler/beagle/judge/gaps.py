@@ -33,7 +33,7 @@ class Gap:
     left_out, owner:
         Units left out, and who wrote them.
     taken, giver:
-        Last units of stretches whose contents are not older than their beginning, and who wrote them.
+        Last units of stretches, where these are not older than the first ones, and who wrote them.
     """
 
     tile: int
@@ -63,8 +63,11 @@ class GapBook:
             left_out, owner = near + reading.low - direction, seen[near]
             if np.any((page.writer[tile, left_out] == owner) & (page.reader[tile, left_out] != 0)):
                 continue
-            newer = (seen[far] >= owner) | (near == far)
-            taken, giver = far[newer] + reading.low, seen[far[newer]]
+            # One unit off, a reader finds contents older than the first ones in the last unit only.
+            older = seen[far] < owner
+            if np.any(older & (seen[far] >= seen[np.where(older, far - direction, far)])):
+                continue
+            taken, giver = far[~older] + reading.low, seen[far[~older]]
             page.watched[tile, taken] |= page.writer[tile, taken] == giver
             self._found[number, memory, direction].append(Gap(tile, left_out, owner, taken, giver))
 
