@@ -63,9 +63,10 @@ class GapBook:
             left_out, owner = near + reading.low - direction, seen[near]
             if np.any((page.writer[tile, left_out] == owner) & (page.reader[tile, left_out] != 0)):
                 continue
-            # One unit off, a reader finds contents older than the first ones in the last unit only.
+            # One unit off, a reader finds contents older than the first ones in the last unit only. Where it is the
+            # first ones that are older, it may read on beyond what it needs.
             older = seen[far] < owner
-            if np.any(older & (seen[far] >= seen[np.where(older, far - direction, far)])):
+            if np.any(seen[far] > owner) or np.any(older & (seen[far] >= seen[np.where(older, far - direction, far)])):
                 continue
             taken, giver = far[~older] + reading.low, seen[far[~older]]
             page.watched[tile, taken] |= page.writer[tile, taken] == giver
