@@ -116,9 +116,20 @@ def test_a_sum_of_more_words_than_one_dimension_counts() -> None:
     check(net.at(net.b.add(net.x, net.x, scale=0.1)).model())
 
 
+def _scaled_channels() -> Net:
+    """An image times one factor per channel that comes from outside."""
+    net = Net((32, 24, 8))
+    factors = net.b.add_input((1, 1, 1, 24), scale=0.05, zero_point=net.zero, name="factors")
+    image = net.conv(24, 1).x
+    net.x = net.b.mul(image, factors, scale=0.4, zero_point=net.zero)
+    return net.conv(4)
+
+
 IN_BANDS: dict[str, tuple[Callable[[], Net], int]] = {
     "slopes": (lambda: Net((32, 24, 8)).conv(18, activation="NONE").prelu(18).conv(4), 3000),
     "product": (lambda: Net((32, 24, 8)).conv(12).constant("MUL").binary("MUL", same=True).conv(4), 4500),
+    "one column": (lambda: Net((32, 24, 8)).conv(12).spread("MUL", (1, 24)).conv(4), 4500),
+    "factors of channels": (_scaled_channels, 5500),
     "norm": (lambda: Net((32, 24, 8)).conv(20, activation="NONE").l2_normalization().conv(4), 2500),
 }
 

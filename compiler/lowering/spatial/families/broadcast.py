@@ -16,7 +16,7 @@ from compiler.lowering.arithmetic import bits
 from compiler.lowering.builder import Values
 from compiler.lowering.spatial.context import Context, image_of
 from compiler.lowering.spatial.families.composite import FIRST, SECOND, Composite
-from compiler.lowering.spatial.families.provision import provided
+from compiler.lowering.spatial.families.provision import Provision, provided
 from compiler.lowering.spatial.families.unary import NO_LIMITS, Shift, apply_to_words
 from compiler.lowering.spatial.geometry import IDENTITY, Activation, Window
 from compiler.lowering.spatial.layer import Layer
@@ -43,7 +43,10 @@ class Replication(Shift):
 class Spreading(Composite):
     """An operation on operands that are spread before."""
 
-    banded: ClassVar[bool] = False
+    @property
+    def banded(self) -> bool:  # type: ignore[override]
+        """Spread operands are spread anew for every band; constants come only once."""
+        return not any(isinstance(part, Provision) for part in self.parts)
 
 
 def read_alike(context: Context, op: Operator, build: Callable[[tuple[int, int]], Layer]) -> Layer:
