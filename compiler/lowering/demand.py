@@ -16,6 +16,7 @@ from compiler.generation import CURRENT, Generation, SoftmaxForm
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import unsigned_weights, zero_point
 from compiler.lowering.dense_layer import DenseLayer
+from compiler.lowering.order import in_turn
 from compiler.lowering.parameters import Bytes, DenseParameters, dense_blob, round_up
 from compiler.lowering.spatial.context import Context, extent_of, image_of, is_flat, same_bytes
 from compiler.lowering.spatial.families import family_of
@@ -68,7 +69,7 @@ def read_demand(graph: Graph, subgraph: Subgraph, name: str, staging_row: int = 
     found: list[tuple[ParameterTensor, bytes]] = []
     unread = []
     context = Context(graph, subgraph, generation)
-    for index in subgraph.operators:
+    for index in in_turn(graph, subgraph):
         op = graph.operators[index]
         tensors = _of_layers(context, op) or _tensors(graph, op, generation)
         found += tensors

@@ -8,6 +8,7 @@ from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import zero_point
 from compiler.lowering.dense import input_words
 from compiler.lowering.lowered import refusal
+from compiler.lowering.order import in_turn
 from compiler.lowering.parameters import round_up
 from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.spatial.bands import align_operands, hull
@@ -67,7 +68,7 @@ class NetworkReader:
         for t in self.subgraph.inputs:
             self._enter(self.graph.tensors[t])
         layers: list[Layer] = []
-        for index in self.subgraph.operators:
+        for index in in_turn(self.graph, self.subgraph):
             layers += self._layers_of(self.graph.operators[index])
         for t in self.subgraph.inputs:
             self._check_rows(self.graph.tensors[t])
