@@ -17,7 +17,7 @@ from compiler.lowering.spatial.fitting import in_bands, largest_input
 from compiler.lowering.spatial.gathering import Gather
 from compiler.lowering.spatial.layer import Layer, Stored
 from compiler.lowering.spatial.planning import StripPlanner
-from compiler.lowering.spatial.program import Memory, Port, SpatialNetwork, place, spatial_program
+from compiler.lowering.spatial.program import LayerProgramError, Memory, Port, SpatialNetwork, place, spatial_program
 from compiler.lowering.spatial.reading import NetworkReader
 from compiler.mapping import Subgraph
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
@@ -147,6 +147,8 @@ class Network:
             program = spatial_program(self._planned(plan), self.memory, pieces, on_ring, *self._ports())
         except ProgramError as error:
             op = self.graph.operators[self.subgraph.operators[-1]]
+            if isinstance(error, LayerProgramError):
+                op = self.reader.operators.get(error.layer, op)
             raise LoweringRefusal(op.index, refusal(op, f"does not fit the fields of an instruction: {error}")) from error
         segments = [p.segments(pieces[p.tensor.name], p.tensor.name in on_ring) for p in stored if pieces[p.tensor.name]]
         caching = caching_program(segments) if segments else None

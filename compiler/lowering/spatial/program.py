@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from compiler.errors import ProgramError
 from compiler.facts import NARROW_BYTES, TILES, WIDE_ROW_BYTES, WIDE_ROWS
 from compiler.lowering.builder import Program
 from compiler.lowering.dense import (
@@ -32,6 +33,20 @@ from compiler.lowering.spatial.planning import Problem, Work
 from compiler.memory.plan import Piece
 
 _ENTRY_GAP = 2 * WIDE_ROW_BYTES
+
+
+class LayerProgramError(ProgramError):
+    """A layer does not fit the fields of its instructions.
+
+    Attributes
+    ----------
+    layer:
+        Its name.
+    """
+
+    def __init__(self, message: str, layer: str) -> None:
+        super().__init__(message)
+        self.layer = layer
 
 
 @dataclass(frozen=True)
@@ -383,7 +398,10 @@ def _emit_input(emission: Emission, memory: Memory, number: int, port: Port) -> 
 
 def _emit_layer(emission: Emission, network: SpatialNetwork, layer: Layer, activations: Activations) -> None:
     emission.b.serve(network.titles.get(layer.name, layer.name))
-    layer.emit(emission, activations)
+    try:
+        layer.emit(emission, activations)
+    except ProgramError as error:
+        raise LayerProgramError(error.message, layer.name) from error
     emission.before = layer.leaves
 
 

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from networks import Net, check
 
 from compiler.compile import compile_model
+from compiler.errors import ProgramError
 from compiler.facts import TILES
 from compiler.graph.build import GraphBuilder
 from compiler.lowering.spatial.families.move import transfers
+from compiler.lowering.spatial.families.resize import Resize
 from compiler.lowering.spatial.far_pixels import Stretch, beyond, parcels
 from compiler.lowering.spatial.geometry import NOWHERE, Activation, Image, Window, needed_by
 
@@ -221,3 +223,14 @@ def test_parcels_and_borders_bring_each_tile_what_it_lacks_once(height: int, wid
 def test_a_resize_to_more_words_than_one_dimension_counts_is_mapped() -> None:
     net = moved((129, 130, 13), lambda b, x: b.resize_bilinear(x, 258, 260, half_pixel_centers=True))
     assert compile_model(net.model()).on_cpu == 0
+
+
+def test_the_operator_whose_instructions_do_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ProgramError("tensor_resize.loop0 = 1 does not fit 0 bits")
+
+    monkeypatch.setattr(Resize, "emit", refuse)
+    net = moved((7, 5, 6), lambda b, x: b.resize_bilinear(x, 14, 10, half_pixel_centers=True)).conv(4).conv(8)
+    compiled = compile_model(net.model())
+    (refused,) = (v.reason for v in compiled.mapped.verdicts if not v.mapped)
+    assert refused.startswith("RESIZE_BILINEAR") and "tensor_resize.loop0" in refused
