@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compiler.beagle.isa.counters import TileCounter
-from compiler.facts import LANES, TILES, WIDE_ROW_BYTES
+from compiler.facts import LANES, TILES, WIDE_ROWS
 from compiler.lowering.builder import ProgramBuilder, Values, signal, walk, watch
 from compiler.lowering.parameters import DenseParameters, round_up
+from compiler.lowering.pieces import ROW_WORDS
 from compiler.memory.placement import Piece
 
-ROW_WORDS = WIDE_ROW_BYTES // 4
 _FLOAT_ONE = 0x3F800000
 
 
@@ -26,6 +26,12 @@ class DenseLayer:
         Where they lie for owners to send them over the ring; streamed when neither is given.
     early_stream:
         They arrive in the wide rows of compiler 1.0.
+    top_row:
+        Wide rows from here on are taken.
+    in_place:
+        Every tile's results lie where they do in the whole result.
+    joint_bytes:
+        Bytes of the vector that its result is a part of; zero when it stands by itself.
     in_zero_point, out_zero_point:
         Unsigned domain.
     clamp_low, clamp_high:
@@ -41,6 +47,9 @@ class DenseLayer:
     clamp_high: int
     pieces: tuple[Piece, ...] = ()
     early_stream: bool = False
+    top_row: int = WIDE_ROWS
+    in_place: bool = False
+    joint_bytes: int = 0
 
     @property
     def groups_per_tile(self) -> int:
@@ -72,19 +81,20 @@ class DenseLayer:
         return (self.groups_on(tile) - 1) * LANES + self.lanes_of_last_group(tile)
 
 
-def tile_shapes(layer: DenseLayer) -> dict[tuple[int, int], int]:
-    """Tiles by (groups, lanes of the last group): each kind needs an instruction of its own."""
-    found: dict[tuple[int, int], int] = {}
+def tile_shapes(layer: DenseLayer) -> dict[tuple[int, int, int], int]:
+    """Tiles by (groups, lanes of the last group, bytes to their results): each kind needs an instruction of its own."""
+    found: dict[tuple[int, int, int], int] = {}
     for tile in range(layer.tiles):
-        key = (layer.groups_on(tile), layer.lanes_of_last_group(tile))
+        offset = tile * layer.groups_per_tile * LANES if layer.in_place else 0
+        key = (layer.groups_on(tile), layer.lanes_of_last_group(tile), offset)
         found[key] = found.get(key, 0) | 1 << tile
     return found
 
 
-def by_groups(shapes: dict[tuple[int, int], int]) -> dict[int, int]:
+def by_groups(shapes: dict[tuple[int, int, int], int]) -> dict[int, int]:
     """Tiles by number of groups."""
     masks: dict[int, int] = {}
-    for (groups, _), mask in shapes.items():
+    for (groups, _, _), mask in shapes.items():
         masks[groups] = masks.get(groups, 0) | mask
     return masks
 
@@ -117,7 +127,7 @@ def multiply(b: ProgramBuilder, layer: DenseLayer, out: int, groups: int, lanes:
     epilogue = (2, lanes // 4, LANES - lanes) if groups > 1 and lanes < LANES else None
     b.tile(
         "tensor_op", mask, *parts,
-        walk("out", out, [(first_lanes // 4, 4), (1, first_lanes), (groups, first_lanes)], total_dims=8,
+        walk("out", out, [(first_lanes // 4, 4), (1, layer.joint_bytes or first_lanes), (groups, first_lanes)], total_dims=8,
              epilogue=epilogue),
         signal("avdata", 2), signal("parameters", 1),
         flag1843=1, partial_from_zero=1, no_partial_sums=1, in_zero_point=layer.in_zero_point, lanes_last_m1=lanes - 1,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from compiler.beagle.isa.counters import DmaTag, ScalarCounter, TileCounter
 from compiler.facts import PARAMETER_FIFO_LINES, PARAMETER_LINE_BYTES, WIDE_ROWS
-from compiler.lowering.builder import LAYER_COUNTERS, ProgramBuilder, linear, signal, walk, watch
+from compiler.lowering.builder import ProgramBuilder, linear, signal, walk, watch
 from compiler.lowering.dense_layer import (
     DenseLayer,
     by_groups,
@@ -62,7 +62,7 @@ class StreamBuffers:
             header = WIDE_ROWS - _EARLY_STAGING_ROWS - 2 * p.header_rows
             return cls(rows, p.main_rows // rows, header - 2 * _EARLY_CHUNK_ROWS, header)
         rows = min(STREAM_CHUNK_ROWS, p.main_rows)
-        weights = WIDE_ROWS - 2 * rows
+        weights = layer.top_row - 2 * rows
         gap = HEADER_GAP_ROWS if p.header_rows else 0
         return cls(rows, -(-p.main_rows // rows), weights, weights - gap - 2 * p.header_rows)
 
@@ -99,8 +99,6 @@ def stream(b: ProgramBuilder, layer: DenseLayer, source: int, out: int, lines: i
                watch(0, ScalarCounter.PARAMETER_POP, lines + 1, level=0), constant392=1, receivers=1 << tile,
                lanes_m1=p.lanes - 1)
         lines += part
-    b.tile_fence(reset=LAYER_COUNTERS)
-    b.barrier(reset=LAYER_COUNTERS)
     return lines
 
 
@@ -111,8 +109,6 @@ def over_ring(b: ProgramBuilder, layer: DenseLayer, source: int, out: int) -> No
         b.tile("ring_send", 1 << owner, walk("src", row, [(rows, 1)], total_dims=4, mask=int(rows > 1)),
                watch(0, TileCounter.RING_PRODUCER_B, b.ring_b_rows), signal("producer", 0), ring=1, receivers=1 << tile)
         b.ring_b_rows += rows
-    b.tile_fence(reset=LAYER_COUNTERS)
-    b.barrier(reset=LAYER_COUNTERS)
 
 
 def _sends(layer: DenseLayer) -> Iterator[tuple[int, int, int, int]]:
@@ -139,8 +135,8 @@ def _arrive(b: ProgramBuilder, layer: DenseLayer, source: int, out: int, ring: T
     for groups, mask in by_groups(shapes).items():
         src = walk("src", s.header, [(scaling_lines(p), 1), (groups, 0)], total_dims=4, mask=1, level=1, slot=p.header_rows)
         load_scaling(b, p, mask, src, groups, watch(0, ring, 1, step=s.chunks))
-    for (groups, lanes), mask in shapes.items():
-        _multiply(b, layer, s, (source, out), groups, lanes, short, mask, ring)
+    for (groups, lanes, offset), mask in shapes.items():
+        _multiply(b, layer, s, (source, out + offset), groups, lanes, short, mask, ring)
 
 
 def _receive(b: ProgramBuilder, p: DenseParameters, s: StreamBuffers, groups: int, short: int, mask: int,

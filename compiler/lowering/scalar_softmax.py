@@ -14,7 +14,8 @@ import numpy as np
 from compiler.beagle.isa.counters import IMMEDIATE, AluOperation, DmaTag, ScalarCounter, SpecialFunction
 from compiler.lowering.arithmetic import bits
 from compiler.lowering.builder import ProgramBuilder, address_pair, walk
-from compiler.lowering.dense import Slice, collect_vector, finish_rings, issue_transfer, send_vector
+from compiler.lowering.dense import collect_vector, finish_rings, issue_transfer, send_vector
+from compiler.lowering.pieces import Slice
 from compiler.lowering.scalar_memory import SCALAR_WORDS, push_words, push_zero
 from compiler.package.model import BaseAddress
 

@@ -1,335 +1,446 @@
-"""SOFTMAX of a vector on tile 0, in the steps of official programs.
+"""The instructions of a SOFTMAX, in the steps and the order of official programs.
 
 The largest value is found, its difference to every class looked up in a table of the exponential
-(16 bits), and the sum inverted by way of the reciprocal root. Where the classes are no multiple of
-four, tables of parameters take the spare lanes out: a bias of minus infinity before the maximum and
-after the difference, and an infinite factor before the exponential.
+(16 bits), and the sum inverted by way of the reciprocal root. Vectors on several tiles stay there:
+tile 0 collects them to find maximum and sum, and sends each of the others what it needs of those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
-from compiler.beagle.isa.counters import TileCounter
+from compiler.beagle.isa.counters import TileCounter, TileEngine
 from compiler.beagle.isa.tables import EXPONENTIAL, EXPONENTIAL_LOW, RECIPROCAL_ROOT, PiecewiseQuartic
-from compiler.facts import PARAMETER_LINE_BYTES, WIDE_ROWS
+from compiler.facts import WIDE_ROWS
 from compiler.lowering.arithmetic import bits
-from compiler.lowering.builder import LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
+from compiler.lowering.builder import (
+    ALL_TILES,
+    LAYER_COUNTERS,
+    Dim,
+    ProgramBuilder,
+    Values,
+    signal,
+    walk,
+    watch,
+)
+from compiler.lowering.pieces import ROWS, Route, Slice, await_transfers, send
+from compiler.lowering.softmax_layer import Limits, SoftmaxLayer
+from compiler.lowering.softmax_step import (
+    SLOT_ROWS,
+    block_of,
+    emit_step,
+    limited,
+    nest,
+    no_sums,
+    paired,
+    results,
+    short_loop,
+    short_walk,
+    step_fields,
+    used_dims,
+)
 
 IDENTITY_ROW = WIDE_ROWS - 1
-CONSTANT_ROW = WIDE_ROWS - 2
-STEP_ROW = WIDE_ROWS - 3
-"""First of two rows through which operands pass."""
-LARGEST_ROW = WIDE_ROWS - 6
-"""Row of the negated maximum."""
-SUM_ROW = WIDE_ROWS - 9
-"""First of two rows through which sums pass; the lowest row in use."""
-_ONE = 0x3F800000
-_INFINITY, _MINUS_INFINITY = 0x7F800000, 0xFF800000
 _IDENTITY = (0x1, 0x100, 0x10000, 0x1000000)
-_IDENTITY_16_BIT = (0x10002, 0x20001, 0x10001, 0x10001, 0x10001, 0x10001, 0x10002, 0x20001)
-"""Two rows that take two bytes each; one is added because the zero point is one."""
-_STEP = np.float32(1 / 65535)
-_RESULT_FACTOR = np.float32(1.1921416e-7)
-_LARGEST_INVERSE = np.float32(32768)
+_FIRST_BYTES = (0x1, 0x100)
+"""Columns that copy the first two bytes of a word, twice."""
+_PAIRS = (("south", 0x10002, 1), ("west", 0x20001, 1), ("east", 0x10001, 4), ("north", 0x10002, 1), ("south", 0x20001, 1))
+"""Two rows that take two bytes each, written from all sides; one is added because the zero point is one."""
+_FREE: Values = {"clamp_low": bits(float("-inf")), "clamp_high": bits(float("inf"))}
+_STEP = bits(np.float32(1 / 65535))
+_SHARE = bits(np.float32(1.1921416e-7))
+_LARGEST_INVERSE = bits(32768.0)
 _PLAIN, _TABLE, _ROOT = 4, 5, 7
 """Modes of the output stage with 16 bits: no table, exponential, reciprocal root."""
-_SCRATCH_WORDS = 16
 _TILE = 1
 
 
 @dataclass(frozen=True)
-class SoftmaxLayer:
-    """A softmax ready for code generation.
+class Places:
+    """Narrow byte addresses: whole operand, result on every tile, and all else by name."""
 
-    Attributes
-    ----------
-    scale:
-        Of the operand, times beta.
-    zero_point:
-        Of the operand, unsigned domain.
-    rows:
-        First wide rows of the tables: bias before the maximum, bias after the difference, factors;
-        empty without tables.
-    """
-
-    name: str
-    classes: int
-    scale: np.float32
-    zero_point: int
-    rows: tuple[int, ...] = ()
-
-    @property
-    def words(self) -> int:
-        """Words of the vector."""
-        return -(-self.classes // 4)
-
-    @property
-    def tables(self) -> tuple[bytes, ...]:
-        """Parameters: a 64-byte line per word of the vector, its first 16 bytes in use."""
-        if self.classes % 4 == 0:
-            return ()
-        spare = np.arange(4 * self.words) >= self.classes
-        bias = np.where(spare, np.int32(-(1 << 31)), np.int32(0)).astype(np.int32)
-        with np.errstate(over="ignore"):
-            endless = np.float32(self.scale * np.finfo(np.float32).max)
-        factors = np.where(spare, endless, self.scale).astype(np.float32)
-        return _lines(bias.view(np.uint32)), _lines(bias.view(np.uint32)), _lines(factors.view(np.uint32))
+    operand: int
+    result: int
+    buffers: Mapping[str, int]
 
 
-@dataclass(frozen=True)
-class Scratch:
-    """Byte addresses for a softmax of so many words, from a first free one."""
-
-    base: int
-    words: int
-
-    @property
-    def constants(self) -> int:
-        """Words that become wide rows."""
-        return self.base
-
-    @property
-    def masked(self) -> int:
-        """Operand without spare lanes."""
-        return self.base + 4 * _SCRATCH_WORDS
-
-    @property
-    def largest(self) -> int:
-        """The maximum, then its copies."""
-        return self.masked + 4 * self.words
-
-    @property
-    def difference(self) -> int:
-        """Operand minus maximum, plus 255."""
-        return self.largest + 4 * (self.words + 2)
-
-    @property
-    def powers(self) -> int:
-        """Exponentials, 16 bits; two words behind them are read."""
-        return self.difference + 4 * self.words
-
-    @property
-    def root(self) -> int:
-        """Reciprocal root, its square, the inverse."""
-        return self.powers + 8 * (self.words + 1)
-
-    @property
-    def inverse(self) -> int:
-        """Copies of the inverse."""
-        return self.root + 4 * _SCRATCH_WORDS
-
-    @property
-    def end(self) -> int:
-        """First byte behind."""
-        return self.inverse + 8 * self.words
+def lowest_row(layer: SoftmaxLayer) -> int:
+    """Return the lowest wide row in use."""
+    return IDENTITY_ROW - 2 * SLOT_ROWS - (ROWS if layer.spread else 0)
 
 
-def _lines(words: np.ndarray[tuple[int], np.dtype[np.uint32]]) -> bytes:
-    lines = np.zeros((words.size // 4, PARAMETER_LINE_BYTES // 4), np.uint32)
-    lines[:, :4] = words.reshape(-1, 4)
-    return lines.tobytes()
-
-
-def emit_softmax(b: ProgramBuilder, layer: SoftmaxLayer, source: int, base: int, target: int) -> None:
-    """Emit a softmax.
+class SoftmaxProgram:
+    """Writes one softmax.
 
     Parameters
     ----------
-    source, base, target:
-        Byte addresses, on tile 0, of the operand, of free memory and of the result.
+    places:
+        Addresses.
+    gathering_row:
+        First of the rows through which the operand's slices reach tile 0.
+    identity:
+        The identity matrix is in its row already.
     """
-    s, n = Scratch(base, layer.words), layer.words
-    z = layer.zero_point
-    _constant(b, s, _IDENTITY, IDENTITY_ROW, 1)
-    x = source
-    if layer.rows:
-        _mask(b, layer.rows[0], n, x, s.masked, z, (-z, 255 - z))
-        x = s.masked
-    _largest(b, x, s, n, z)
-    _difference(b, source, s, n)
-    if layer.rows:
-        _mask(b, layer.rows[1], n, s.difference, s.difference, 255, (-255, 0))
-    _exponentials(b, layer, s, n)
-    _invert(b, s, n)
-    _shares(b, s, target, n)
 
+    def __init__(self, b: ProgramBuilder, layer: SoftmaxLayer, places: Places, gathering_row: int, *, identity: bool,
+                 ) -> None:
+        self._b, self._layer, self._at = b, layer, places
+        self._gathering_row = gathering_row
+        self._tiles = (1 << len(layer.slices)) - 1
+        self._starts = (0, *accumulate(layer.slices))
+        self._part = max(layer.slices)
+        # Rows below the identity matrix, once it is there for the rest of the softmax.
+        self._built = identity
+        self._top = IDENTITY_ROW if layer.masked or identity else WIDE_ROWS
 
-def _fence(b: ProgramBuilder) -> None:
-    b.tile_fence(reset=LAYER_COUNTERS)
+    def emit(self) -> None:
+        """Write all steps."""
+        self._maximum()
+        self._copy_maximum()
+        self._subtract()
+        self._exponentiate()
+        self._sum()
+        self._invert()
+        self._copy_inverse()
+        self._divide()
 
+    # -- steps ------------------------------------------------------------------------------------------
 
-def _float(value: float) -> int:
-    return bits(np.float32(value))
+    def _maximum(self) -> None:
+        """Find the largest value; spare lanes of the last word are the least ones."""
+        layer, at, operand = self._layer, self._at.buffers, self._at.operand
+        if layer.masked:
+            built, z = self._build_identity(), layer.zero_point
+            self._mask(layer.rows[0], operand, at["masked"], z, layer.operands, built)
+            self._reset()
+            self._reset()
+            operand = at["masked"]
+        if not layer.spread:
+            self._largest_byte(operand, layer.words, at["largest"], self._top - 2, 0)
+            return
+        slices = [Slice(tile, operand // 4 + self._starts[tile], words) for tile, words in enumerate(layer.slices)]
+        self._gather(slices, self._gathering_row)
+        self._reset()
+        words, row, block = layer.words, self._top - 2 * SLOT_ROWS, block_of(layer.words)
+        blocks = -(-words // block)
+        self._b.tile("narrow_to_wide", _TILE, walk("src", operand // 4, [(words, 1)], total_dims=6),
+                     walk("dst", row, [(block, 1), (blocks, 0)], total_dims=4, level=1, slot=block,
+                          epilogue=short_walk(words, block)),
+                     watch(0, TileCounter.PARAMETERS, -1, side=1), signal("done", 1), layout=1)
+        self._maximum_op(at["fours"], {"loop0": block - 1, "loop1": blocks - 1, **short_loop(words, block)},
+                         walk("weights", 4 * row, [(block, 4), (blocks, 0)], total_dims=8, level=1, slot=4 * block,
+                              epilogue=short_walk(words, block, 4)), words, 1)
+        self._b.tile_fence(engines=1 << TileEngine.OP)
+        self._largest_byte(at["fours"], 1, at["largest"], row, blocks)
 
+    def _largest_byte(self, source: int, words: int, target: int, row: int, before: int) -> None:
+        """Find the largest byte of some words, after so many blocks of a maximum before."""
+        single = words == 1
+        level = int(single)
+        self._b.tile("narrow_to_wide", _TILE, walk("src", source // 4, [(words, 1)], total_dims=6, mask=int(not single)),
+                     walk("dst", row, [(1, 1)] if single else [(words, 0)], total_dims=4, mask=0, level=level, slot=1),
+                     watch(0, TileCounter.PARAMETERS, before - 1 + (before > 0), level=level, side=1),
+                     signal("done", level), flush_level=level)
+        self._maximum_op(target, nest(4, words), walk("weights", 4 * row, used_dims((4, 1), (words, 0)), total_dims=8,
+                                                        level=1, slot=4), 4 * words, before + 1)
 
-def _limits(low: float, high: float) -> Values:
-    return {"clamp_low": _float(low), "clamp_high": _float(high)}
+    def _maximum_op(self, target: int, loops: Values, weights: Values, steps: int, arrived: int) -> None:
+        z, limits = self._layer.zero_point, self._layer.operands
+        emit_step(self._b, "tensor_max", _TILE, loops, results(target, 1, 4), weights,
+                  walk("partial", 0, [(steps, 0)], total_dims=8, level=1, slot=4), limited(limits),
+                  watch(0, TileCounter.NARROW_TO_WIDE, arrived), signal("parameters", 1), constant=-z, out_zero_point=z,
+                  weights_zero_point=z, channel_group_level=1, reduction=3)
 
+    def _copy_maximum(self) -> None:
+        at, layer = self._at.buffers, self._layer
+        self._reset()
+        self._scatter(at["largest"], 1)
+        self._reset()
+        row = self._copying_row()
+        self._fill(at["ones"], [(0, 1, 4, 1)], row, [(4, 1)], tiles=ALL_TILES)
+        self._b.tile_fence()
+        self._copies(at["largest"], at["copies"], layer.words, 4, row)
 
-def _constant(b: ProgramBuilder, s: Scratch, words: Sequence[int], row: int, rows: int) -> None:
-    """Write words and make rows of four lanes of them."""
-    _fence(b)
-    for i, word in enumerate(words):
-        b.tile("mesh_from_south", _TILE, walk("dst", s.constants // 4 + i, [(1, 1)], total_dims=4, mask=0), fill=1,
-               fill_value=word)
-    b.tile_fence()
-    dims = [(4, 1)] if rows == 1 else [(4, 1), (rows, 4)]
-    b.tile("narrow_to_wide", _TILE, walk("src", s.constants // 4, dims, total_dims=6),
-           walk("dst", row, [(rows, 1)], total_dims=4, mask=int(rows > 1)), flush_level=1)
-    b.tile_fence()
+    def _subtract(self) -> None:
+        """Subtract the maximum: negated it becomes a row of biases."""
+        b, at, layer = self._b, self._at.buffers, self._layer
+        pair, bias = self._top - 2, self._top - 5
+        whole, part = 4 * layer.words, 4 * self._part
+        self._reset()
+        self._fill(at["pair"], [(0, 0, 8, 1)], pair, [(4, 1), (2, 4)], tiles=self._tiles)
+        b.tile_fence()
+        b.tile("tensor_op", self._tiles, walk("in", at["copies"], [(1, 1), (1, 0), (1, whole)], total_dims=8, mask=5),
+               walk("out", at["bias"], [(1, 1), (1, 0), (1, part)], total_dims=8, mask=4),
+               walk("weights", 4 * pair, [(1, 1)], total_dims=8, mask=0),
+               walk("partial", 4 * bias, [(1, 1)], total_dims=8, mask=0), limited(layer.differences),
+               partial_from_zero=1, weights_16bit=1, slot2_off=1, slot3_off=1, weights_zero_point=1, lanes_m1=3,
+               lanes_last_m1=3, out_zero_point=255)
+        b.tile_fence(reset=1 << TileCounter.PARAMETERS)
+        b.tile_fence()
+        word = at["pair"] // 4
+        for side, value, count in _PAIRS:
+            b.tile(f"mesh_from_{side}", ALL_TILES, walk("dst", word, [(count, 1)], total_dims=4, mask=int(count > 1)),
+                   signal("received", 1), fill=1, fill_value=value)
+            word += count
+        b.tile("narrow_to_wide", self._tiles, walk("src", at["pair"] // 4, [(4, 1), (2, 4)], total_dims=6),
+               walk("dst", pair, [(2, 1)], total_dims=4),
+               watch(0, TileCounter.MESH_NORTH_IN, 1, level=2), watch(1, TileCounter.MESH_SOUTH_IN, 3, level=2),
+               watch(2, TileCounter.MESH_WEST_IN, 1, level=2), watch(3, TileCounter.MESH_EAST_IN, 1, level=2),
+               signal("done", 1), flush_level=1)
+        b.tile("wide_to_narrow", self._tiles, walk("src", bias, [(1, 1), (2, 0), (1, 1)], total_dims=4),
+               walk("dst", 64, [(32, 1), (2, 0)], total_dims=6, level=1, slot=32),
+               watch(0, TileCounter.AVDATA, 0, level=2, side=1), signal("done", 2), to_scaling=1, drop_level=1)
+        self._on_tiles(lambda tile: self._difference(tile, pair))
+        if layer.masked:
+            self._reset(3)
+            self._mask(layer.rows[1], at["difference"], at["difference"], 255, layer.kept_differences)
 
+    def _difference(self, tile: int, pair: int) -> Values:
+        words, whole, part = self._layer.slices[tile], 4 * self._layer.words, 4 * self._part
+        return step_fields(nest(2, words),
+                     walk("in", self._at.operand + 4 * self._starts[tile],
+                          [(2 * words, 2), (1, whole), (1, whole), (1, whole)], total_dims=8),
+                     results(self._at.buffers["difference"], words, part),
+                     walk("weights", 4 * pair, used_dims((2, 4), (words, 0)), total_dims=8),
+                     walk("partial", 0, used_dims((2, 0), (words, 0)), total_dims=8, level=1, slot=4),
+                     limited(self._layer.differences), watch(0, TileCounter.NARROW_TO_WIDE, 1, level=2),
+                     watch(1, TileCounter.WIDE_TO_SCALING, 1, level=2), signal("avdata", 3), weights_16bit=1,
+                     weights_zero_point=1, out_zero_point=255, use_bias=1, channel_group_level=1, reduction=1)
 
-def _op(b: ProgramBuilder, name: str, *parts: Values, **values: int) -> None:
-    """Emit a step of the tensor unit on four lanes."""
-    fixed = {"partial_from_zero": 1, "no_partial_sums": 1, "lanes_m1": 3, "lanes_last_m1": 3, "multiplier": _ONE}
-    b.tile(name, _TILE, fixed | values, *parts)
+    def _exponentiate(self) -> None:
+        b, at, layer = self._b, self._at.buffers, self._layer
+        self._reset(2 if layer.masked else 3)
+        built = self._build_identity()
+        self._load_table(EXPONENTIAL)
+        stage = {"in_zero_point": 255, "nonlinear": _TABLE, "clamp_low": bits(EXPONENTIAL_LOW), "clamp_high": 0}
+        if layer.masked:
+            self._each_word(layer.rows[2], 0, at["difference"], at["powers"], 2, stage | {"use_multiplier": 1}, 0)
+            self._reset()
+            b.tile_fence()
+            h = layer.summands
+            emit_step(b, "tensor_op", _TILE, nest(1, h), paired(at["powers"], (h, 4), (1, 0), 8 * layer.words),
+                results(at["packed"], h, 4 * h), walk("weights", 4 * IDENTITY_ROW, used_dims((1, 4), (h, 0)), total_dims=8),
+                no_sums(h, 256), _FREE)
+            return
+        self._on_tiles(lambda tile: self._powers(tile, stage, built))
+        self._packed = built
 
+    def _powers(self, tile: int, stage: Values, built: int) -> Values:
+        words, part = self._layer.slices[tile], 4 * self._part
+        return step_fields(nest(words),
+                     walk("in", self._at.buffers["difference"], [(1, 4), (1, part), (words, 4)], total_dims=8),
+                     walk("out", self._at.buffers["powers"] + 8 * self._starts[tile],
+                          [(2, 4), (1, 8 * self._layer.words), (words, 8)], total_dims=8),
+                     walk("weights", 4 * IDENTITY_ROW, [(1, 1)] if words == 1 else [(words, 0)], total_dims=8, mask=0),
+                     no_sums(words, 4, level=0), watch(0, TileCounter.NARROW_TO_WIDE, built), signal("avdata", 2),
+                     signal("parameters", int(words == 1)), stage, multiplier=bits(self._layer.range_scale))
 
-def _loops(*counts: int) -> Values:
-    return {f"loop{i}": n - 1 for i, n in enumerate(counts)}
+    def _sum(self) -> None:
+        """Sum up, and look up the reciprocal root of the sum."""
+        b, at, layer = self._b, self._at.buffers, self._layer
+        if layer.masked:
+            self._reset()
+            b.tile_fence()
+        elif layer.spread:
+            powers = [Slice(tile, at["powers"] // 4 + 2 * self._starts[tile], 2 * words)
+                      for tile, words in enumerate(layer.slices)]
+            self._gather(powers, self._top - ROWS, packed=self._packed)
+            self._reset()
+        else:
+            self._reset()
+        self._reset()
+        self._load_table(RECIPROCAL_ROOT)
+        h, row = layer.summands, self._top - 2 * SLOT_ROWS
+        source = at["packed" if layer.masked else "powers"]
+        block = block_of(h)
+        blocks = -(-h // block)
+        single = block == 1 < h
+        dims = [(h, 0)] if single else used_dims((block, 1), (blocks, 0))
+        level = int(not single)
+        b.tile("narrow_to_wide", _TILE, walk("src", source // 4, [(h, 1)], total_dims=6, mask=int(h > 1)),
+               walk("dst", row, dims, total_dims=4, mask=int(block > 1), level=level, slot=block,
+                    epilogue=short_walk(h, block)),
+               watch(0, TileCounter.PARAMETERS, -1, level=level, side=1), signal("done", level))
+        reduced = {"reduction": 1} if single else {"reduction": 3, "channel_group_level": 1}
+        loops = nest(h) if single else nest(block, blocks) | short_loop(h, block)
+        emit_step(b, "tensor_sum", _TILE, loops, results(at["root"], 2, 8),
+            walk("weights", 4 * row, [(h, 0)] if single else used_dims((block, 4), (blocks, 0)), total_dims=8, level=level,
+                 slot=4 * block, epilogue=short_walk(h, block, 4)),
+            walk("partial", 0, [(h, 0)], total_dims=8, level=1, slot=4), _FREE, reduced,
+            watch(0, TileCounter.NARROW_TO_WIDE, 1, level=level), signal("parameters", level), weights_16bit=1,
+            nonlinear=_ROOT, multiplier=_STEP)
 
+    def _invert(self) -> None:
+        """Square the reciprocal root: 1 / sum."""
+        b, at, row = self._b, self._at.buffers, self._top - 2 * SLOT_ROWS
+        self._reset(3)
+        emit_step(b, "tensor_op", _TILE, nest(2, 2),
+                  walk("in", at["root"], [(4, 2), (1, 8), (1, 8), (1, 8)], total_dims=8),
+                  walk("out", at["square"], [(2, 4), (4, 4), (1, 16), (1, 16), (1, 16)], total_dims=8),
+                  walk("weights", 4 * row, [(2, 2), (2, 0)], total_dims=8, level=1, slot=4),
+                  walk("partial", 0, [(1, 1), (4, 0)], total_dims=8, mask=1, level=1, slot=4),
+                  watch(0, TileCounter.NARROW_TO_WIDE, 1), signal("parameters", 1), in_16bit=1, weights_16bit=1,
+                  channel_group_level=4, nonlinear=_PLAIN, multiplier=_STEP, clamp_low=0, clamp_high=_LARGEST_INVERSE)
+        b.tile("narrow_to_wide", _TILE, walk("src", at["root"] // 4, [(2, 1)], total_dims=6),
+               walk("dst", row, [(2, 0)], total_dims=4, slot=1), watch(0, TileCounter.PARAMETERS, -1, level=0, side=1),
+               signal("done", 0))
+        b.tile_fence(engines=1 << TileEngine.NARROW_TO_WIDE)
+        emit_step(b, "tensor_op", _TILE, nest(4),
+                  walk("in", at["square"], [(4, 4), (1, 16), (1, 16), (1, 16)], total_dims=8), results(at["root"], 2, 8),
+                  walk("weights", 4 * IDENTITY_ROW, [(4, 1)], total_dims=8, level=1),
+                  walk("partial", 0, [(4, 0)], total_dims=8, level=1, slot=4), _FREE, in_16bit=1, slot2_off=1, slot3_off=1,
+                  channel_group_level=2, nonlinear=_PLAIN)
 
-def _mask(b: ProgramBuilder, row: int, n: int, source: int, target: int, zero_point: int, limits: tuple[int, int]) -> None:
-    """Add the bias of a table."""
-    _fence(b)
-    _scaling(b, row, n, 64)
-    _op(b, "tensor_op", _loops(1, 2, n), _each_word(source, target, n, 1), _limits(*limits), in_zero_point=zero_point,
-        out_zero_point=zero_point, use_bias=1, channel_group_level=2)
+    def _copy_inverse(self) -> None:
+        at, row = self._at.buffers, self._copying_row()
+        self._settle()
+        self._scatter(at["root"], 2)
+        self._reset()
+        self._fill(at["bytes"], [(i, word, 2, 2) for i, word in enumerate(_FIRST_BYTES)], row, [(4, 1)], tiles=ALL_TILES)
+        self._b.tile_fence()
+        self._copies(at["root"], at["inverses"], 2 * self._layer.words, 8, row)
 
+    def _divide(self) -> None:
+        """Multiply every exponential with the inverse."""
+        row = self._top - 2
+        self._reset()
+        self._on_tiles(lambda tile: self._exponentials_in_pairs(tile, row), "narrow_to_wide")
+        self._on_tiles(lambda tile: self._shares(tile, row))
+        self._settle()
+        self._reset()
 
-def _scaling(b: ProgramBuilder, row: int, n: int, bank: int) -> None:
-    """Load four lanes of a bank per word."""
-    b.tile("wide_to_narrow", _TILE, walk("src", row, [(1, 1), (n, 1)], total_dims=4),
-           walk("dst", bank, [(2, 1), (1, 64), (n, 0)], total_dims=6, level=2, slot=32),
-           watch(0, TileCounter.AVDATA, -1, level=2, side=1), signal("done", 2), to_scaling=1, drop_level=1)
+    def _exponentials_in_pairs(self, tile: int, row: int) -> Values:
+        words = self._layer.slices[tile]
+        rows = -(-words // 2)
+        level = int(rows == 1)
+        dims = [(2, 2), (2, 1), (rows, 4)] if rows > 1 or words == 1 else [(2, 2), (2, 1)]
+        return (walk("src", self._at.buffers["powers"] // 4 + 2 * self._starts[tile], dims, total_dims=6,
+                     epilogue=(2, 2, 0) if words % 2 else None)
+                | walk("dst", row, [(1, 1)] if level else [(rows, 0)], total_dims=4, mask=0, level=level, slot=1)
+                | watch(0, TileCounter.PARAMETERS, -1, level=level, side=1) | signal("done", level)
+                | {"layout": 3, "flush_level": 2})
 
+    def _shares(self, tile: int, row: int) -> Values:
+        words, whole = self._layer.slices[tile], 8 * self._layer.words
+        rows, pair = -(-words // 2), min(2, words)
+        short = words % 2 == 1 and words > 1
+        loops = nest(pair, rows) | ({"loop_epilogue_dim": 1, "loop_epilogue_limit": 0} if short else {})
+        return step_fields(loops,
+                     walk("in", self._at.buffers["inverses"],
+                          [(1, 4), (words, 0), (1, whole), (1, whole), (1, whole)], total_dims=8),
+                     results(self._at.result, words, 4 * self._part),
+                     walk("weights", 4 * row, used_dims((pair, 2), (rows, 0)), total_dims=8, level=1, slot=4,
+                          epilogue=(1, 1, 2) if short else None),
+                     no_sums(words, 4, level=int(words == 1)), watch(0, TileCounter.NARROW_TO_WIDE, 1),
+                     signal("parameters", 1), in_16bit=1, weights_16bit=1, channel_group_level=1, multiplier=_SHARE,
+                     clamp_low=0, clamp_high=bits(255.0))
 
-def _each_word(source: int, target: int, n: int, size: int) -> Values:
-    """Word after word through the identity; the second loop repeats, as in official programs."""
-    return (walk("in", source, [(1, 4), (2, 0), (1, 4 * n), (n, 4)], total_dims=8)
-            | walk("out", target, [(size, 4), (1, 4 * size * n), (2, 0), (n, 4 * size)], total_dims=8)
-            | walk("weights", 4 * IDENTITY_ROW, [(2, 0), (n, 0)], total_dims=8, level=1)
-            | walk("partial", 0, [(2, 0), (n, 0)], total_dims=8, slot=4)
-            | watch(0, TileCounter.WIDE_TO_SCALING, 1, level=2) | signal("avdata", 3) | signal("parameters", 1))
+    # -- parts of steps ---------------------------------------------------------------------------------
 
+    def _reset(self, count: int = 1) -> None:
+        for _ in range(count):
+            self._b.tile_fence(reset=LAYER_COUNTERS)
 
-def _pass(b: ProgramBuilder, source: int, count: int, row: int) -> None:
-    """Pass words into lane 0 of two rows in turn."""
-    b.tile("narrow_to_wide", _TILE, walk("src", source // 4, [(count, 1)], total_dims=6, mask=int(count > 1)),
-           walk("dst", row, [(count, 0)], total_dims=4, slot=1), watch(0, TileCounter.PARAMETERS, -1, level=0, side=1),
-           signal("done", 0), flush_level=0)
+    def _settle(self) -> None:
+        """Reset what a product leaves, one counter after the other."""
+        self._b.tile_fence(reset=1 << TileCounter.NARROW_TO_WIDE)
+        self._b.tile_fence(reset=1 << TileCounter.PARAMETERS)
+        self._reset()
 
+    def _copying_row(self) -> int:
+        """Return the row of the matrix that copies, below those that a transfer before it uses."""
+        return self._top - 1 - (ROWS if self._layer.spread else 0)
 
-def _largest(b: ProgramBuilder, x: int, s: Scratch, n: int, z: int) -> None:
-    """Find the maximum and copy it to all words."""
-    _fence(b)
-    _pass(b, x, n, STEP_ROW)
-    _op(b, "tensor_max", _loops(4, n), walk("out", s.root, [(1, 4)], total_dims=8),
-        walk("weights", 4 * STEP_ROW, [(4, 1), (n, 0)], total_dims=8, level=1, slot=4),
-        walk("partial", 0, [(4 * n, 0)], total_dims=8, level=1, slot=4), _limits(-z, 255 - z),
-        watch(0, TileCounter.NARROW_TO_WIDE, 1), signal("parameters", 1), constant=-z, out_zero_point=z,
-        weights_zero_point=z, channel_group_level=1, reduction=3)
-    _constant(b, s, (1, 1, 1, 1), CONSTANT_ROW, 1)
-    _copies(b, s.root, s.largest, n)
+    def _on_tiles(self, fields: Callable[[int], Values], name: str = "tensor_op") -> None:
+        """Emit an instruction for every tile, one for those that do the same."""
+        masks: list[tuple[Values, int]] = []
+        for tile in range(len(self._layer.slices)):
+            values = fields(tile)
+            same = next((i for i, (v, _) in enumerate(masks) if v == values), None)
+            if same is None:
+                masks.append((values, 1 << tile))
+            else:
+                masks[same] = values, masks[same][1] | 1 << tile
+        for values, mask in masks:
+            self._b.tile(name, mask, values)
 
+    def _fill(self, address: int, fills: Sequence[tuple[int, int, int, int]], row: int, dims: Sequence[Dim], *, tiles: int,
+              ) -> None:
+        """Write words (first word, value, count, stride) and make rows of four lanes of them."""
+        for i, (offset, value, count, stride) in enumerate(fills):
+            self._b.tile("mesh_from_south", ALL_TILES, walk("dst", address // 4 + offset, [(count, stride)], total_dims=4),
+                         signal("received", 1) if i == len(fills) - 1 else {}, fill=1, fill_value=value)
+        rows = 1 if len(dims) == 1 else dims[1][0]
+        self._b.tile("narrow_to_wide", tiles, walk("src", address // 4, dims, total_dims=6),
+                     walk("dst", row, [(rows, 1)], total_dims=4, mask=int(rows > 1)),
+                     watch(0, TileCounter.MESH_SOUTH_IN, 1, step=0, level=rows), flush_level=1)
 
-def _copies(b: ProgramBuilder, source: int, target: int, count: int) -> None:
-    """Multiply one word with the constant row, so many times."""
-    _op(b, "tensor_op", _loops(1, count), walk("in", source, [(1, 4), (count, 0)], total_dims=8),
-        walk("out", target, [(count, 4)], total_dims=8),
-        walk("weights", 4 * CONSTANT_ROW, [(1, 4), (count, 0)], total_dims=8),
-        walk("partial", 0, [(count, 0)], total_dims=8, slot=4), clamp_low=_MINUS_INFINITY, clamp_high=_INFINITY)
+    def _build_identity(self) -> int:
+        """Put the identity matrix into its row unless it is there, and return how many rows its first user waits for."""
+        if self._built:
+            return 0
+        word = self._at.buffers["identity"] // 4
+        for i, value in enumerate(_IDENTITY):
+            self._b.tile("mesh_from_south", ALL_TILES, walk("dst", word + i, [(1, 1)], total_dims=4, mask=0),
+                         signal("received", 1) if i == 3 else {}, fill=1, fill_value=value)
+        self._b.tile("narrow_to_wide", ALL_TILES, walk("src", word, [(4, 1)], total_dims=6),
+                     walk("dst", IDENTITY_ROW, [(1, 1)], total_dims=4, mask=0),
+                     watch(0, TileCounter.MESH_SOUTH_IN, 1, step=0), signal("done", 1), flush_level=1)
+        self._top, self._built = IDENTITY_ROW, True
+        return 1
 
+    def _load_table(self, table: PiecewiseQuartic) -> None:
+        tiles = self._tiles if table is EXPONENTIAL else _TILE
+        reset = 1 << TileCounter.AVDATA | 1 << TileCounter.PARAMETERS | 1 << TileCounter.PARTIAL_SUMS
+        self._b.tile_fence(reset=reset, engines=1 << TileEngine.OP)
+        self._b.tile("table", tiles, table.fields(), constant1566=3)
 
-def _difference(b: ProgramBuilder, x: int, s: Scratch, n: int) -> None:
-    """Subtract the maximum: negated it becomes a row of biases."""
-    _constant(b, s, (0,) * 8, STEP_ROW, 2)
-    b.tile("tensor_op", _TILE, walk("in", s.largest, [(1, 1)], total_dims=8),
-           walk("out", s.difference, [(1, 1)], total_dims=8),
-           walk("weights", 4 * STEP_ROW, [(1, 1)], total_dims=8, mask=0),
-           walk("partial", 4 * LARGEST_ROW, [(1, 1)], total_dims=8, mask=0), _limits(-255, 0), partial_from_zero=1,
-           weights_16bit=1, slot2_off=1, slot3_off=1, weights_zero_point=1, lanes_m1=3, lanes_last_m1=3, multiplier=_ONE,
-           out_zero_point=255)
-    _constant(b, s, _IDENTITY_16_BIT, STEP_ROW, 2)
-    _fence(b)
-    b.tile("wide_to_narrow", _TILE, walk("src", LARGEST_ROW, [(1, 1), (2, 0), (1, 1)], total_dims=4),
-           walk("dst", 64, [(32, 1), (2, 0)], total_dims=6, level=1, slot=32),
-           watch(0, TileCounter.AVDATA, 0, level=2, side=1), signal("done", 2), to_scaling=1, drop_level=1)
-    _op(b, "tensor_op", _loops(2, n), walk("in", x, [(2 * n, 2)], total_dims=8),
-        walk("out", s.difference, [(n, 4)], total_dims=8),
-        walk("weights", 4 * STEP_ROW, [(2, 4), (n, 0)], total_dims=8),
-        walk("partial", 0, [(2, 0), (n, 0)], total_dims=8, level=1, slot=4), _limits(-255, 0),
-        watch(0, TileCounter.WIDE_TO_SCALING, 1, level=2), signal("avdata", 1), weights_16bit=1, weights_zero_point=1,
-        out_zero_point=255, use_bias=1, channel_group_level=1, reduction=1)
+    def _mask(self, row: int, source: int, target: int, zero_point: int, limits: Limits, identity_rows: int = 0) -> None:
+        """Add the bias of a table."""
+        stage = limited(limits) | {"in_zero_point": zero_point, "out_zero_point": zero_point, "use_bias": 1}
+        self._each_word(row, 64, source, target, 1, stage, identity_rows)
 
+    def _each_word(self, row: int, bank: int, source: int, target: int, size: int, stage: Values, identity_rows: int,
+                   ) -> None:
+        """Word after word through the identity with numbers of its own; the second loop repeats, as in official programs."""
+        n, b = self._layer.words, self._b
+        b.tile("wide_to_narrow", _TILE, walk("src", row, used_dims((1, 1), (n, 1)), total_dims=4),
+               walk("dst", bank, used_dims((2, 1), (1, 64), (n, 0)), total_dims=6, level=2, slot=32),
+               watch(0, TileCounter.AVDATA, -1, level=2, side=1), signal("done", 2), to_scaling=1, drop_level=1)
+        emit_step(b, "tensor_op", _TILE, nest(1, 2, n),
+            walk("in", source, [(1, 4), (2, 0), (1, 4 * n), (n, 4)], total_dims=8),
+            walk("out", target, [(size, 4), (1, 4 * size * n), (2, 0), (n, 4 * size)], total_dims=8),
+            walk("weights", 4 * IDENTITY_ROW, used_dims((2, 0), (n, 0)), total_dims=8, level=1),
+            walk("partial", 0, used_dims((2, 0), (n, 0)), total_dims=8, slot=4),
+            watch(0, TileCounter.WIDE_TO_SCALING, 1, level=2), watch(1, TileCounter.NARROW_TO_WIDE, identity_rows, level=3),
+            signal("avdata", 3), signal("parameters", 1), stage, channel_group_level=2)
 
-def _load_table(b: ProgramBuilder, table: PiecewiseQuartic) -> None:
-    b.tile_fence(reset=1 << TileCounter.AVDATA | 1 << TileCounter.PARAMETERS | 1 << TileCounter.PARTIAL_SUMS, engines=1)
-    b.tile("table", _TILE, table.fields(), constant1566=3)
+    def _copies(self, source: int, target: int, count: int, size: int, row: int) -> None:
+        """Multiply one word with a matrix that copies its first bytes, so many times."""
+        emit_step(self._b, "tensor_op", self._tiles, nest(1, count), paired(source, (1, 4), (count, 0), size),
+                  results(target, count, 4 * count), walk("weights", 4 * row, used_dims((1, 4), (count, 0)), total_dims=8),
+                  no_sums(count, 256), _FREE)
 
+    def _gather(self, pieces: Sequence[Slice], row: int, packed: int = 0) -> None:
+        """Bring slices to tile 0, each to where it lies; so many rows have been packed on every tile."""
+        self._b.tile_fence()
+        route = Route(row, 1)
+        for piece in pieces[1:]:
+            send(self._b, piece, route, piece.word, packed=packed)
+        await_transfers(self._b)
 
-def _exponentials(b: ProgramBuilder, layer: SoftmaxLayer, s: Scratch, n: int) -> None:
-    _fence(b)
-    _load_table(b, EXPONENTIAL)
-    common = {"in_zero_point": 255, "nonlinear": _TABLE, "clamp_low": bits(EXPONENTIAL_LOW), "clamp_high": 0}
-    if layer.rows:
-        _scaling(b, layer.rows[2], n, 0)
-        _op(b, "tensor_op", _loops(1, 2, n), _each_word(s.difference, s.powers, n, 2), use_multiplier=1,
-            channel_group_level=2, **common)
-        return
-    b.tile("tensor_op", _TILE, _loops(1, n), walk("in", s.difference, [(n, 4)], total_dims=8),
-           walk("out", s.powers, [(2 * n, 4)], total_dims=8), walk("weights", 4 * IDENTITY_ROW, [(n, 0)], total_dims=8),
-           walk("partial", 0, [(n, 0)], total_dims=8, slot=4), partial_from_zero=1, no_partial_sums=1, lanes_m1=3,
-           lanes_last_m1=3, multiplier=bits(layer.scale), **common)
-
-
-def _invert(b: ProgramBuilder, s: Scratch, n: int) -> None:
-    """Sum up, then 1 / sum as the square of the reciprocal root."""
-    _fence(b)
-    _load_table(b, RECIPROCAL_ROOT)
-    _pass(b, s.powers, 2 * n, SUM_ROW)
-    _op(b, "tensor_sum", _loops(2 * n), walk("out", s.root, [(2, 4)], total_dims=8),
-        walk("weights", 4 * SUM_ROW, [(2 * n, 0)], total_dims=8, slot=4),
-        walk("partial", 0, [(2 * n, 0)], total_dims=8, level=1, slot=4), watch(0, TileCounter.NARROW_TO_WIDE, 1, level=0),
-        signal("parameters", 0), weights_16bit=1, reduction=1, nonlinear=_ROOT, multiplier=bits(_STEP),
-        clamp_low=_MINUS_INFINITY, clamp_high=_INFINITY)
-    _fence(b)
-    square, inverse = s.root + 8, s.root + 40
-    _op(b, "tensor_op", _loops(2, 2), walk("in", s.root, [(4, 2)], total_dims=8),
-        walk("out", square, [(2, 4), (4, 4)], total_dims=8),
-        walk("weights", 4 * SUM_ROW, [(2, 2), (2, 0)], total_dims=8, level=1, slot=4),
-        walk("partial", 0, [(1, 1), (4, 0)], total_dims=8, mask=1, level=1, slot=4), watch(0, TileCounter.NARROW_TO_WIDE, 1),
-        signal("parameters", 1), in_16bit=1, weights_16bit=1, channel_group_level=4, nonlinear=_PLAIN,
-        multiplier=bits(_STEP), clamp_low=0, clamp_high=bits(_LARGEST_INVERSE))
-    _pass(b, s.root, 2, SUM_ROW)
-    b.tile_fence()
-    _op(b, "tensor_op", _loops(4), walk("in", square, [(4, 4)], total_dims=8), walk("out", inverse, [(2, 4)], total_dims=8),
-        walk("weights", 4 * IDENTITY_ROW, [(4, 1)], total_dims=8, level=1),
-        walk("partial", 0, [(4, 0)], total_dims=8, level=1, slot=4), in_16bit=1, slot2_off=1, slot3_off=1,
-        channel_group_level=2, nonlinear=_PLAIN, clamp_low=_MINUS_INFINITY, clamp_high=_INFINITY)
-    _constant(b, s, (0x1, 0x100, 0x1, 0x100), CONSTANT_ROW, 1)
-    _copies(b, inverse, s.inverse, 2 * n)
-
-
-def _shares(b: ProgramBuilder, s: Scratch, target: int, n: int) -> None:
-    """Multiply every exponential with the inverse."""
-    _fence(b)
-    rows = -(-n // 2)
-    b.tile("narrow_to_wide", _TILE, walk("src", s.powers // 4, [(2, 2), (2, 1), (rows, 4)], total_dims=6),
-           walk("dst", STEP_ROW, [(rows, 0)], total_dims=4, slot=1), watch(0, TileCounter.PARAMETERS, -1, level=0, side=1),
-           signal("done", 0), layout=3, flush_level=2)
-    short = n % 2 == 1 and n > 1
-    pairs = 1 if n == 1 else 2
-    loops = _loops(pairs, rows) | ({"loop_epilogue_dim": 1, "loop_epilogue_limit": 0} if short else {})
-    _op(b, "tensor_op", loops, walk("in", s.inverse, [(1, 4), (n, 0)], total_dims=8),
-        walk("out", target, [(n, 4)], total_dims=8),
-        walk("weights", 4 * STEP_ROW, [(pairs, 2), (rows, 0)], total_dims=8, level=1, slot=4,
-             epilogue=(1, 1, 2) if short else None),
-        walk("partial", 0, [(n, 0)], total_dims=8, slot=4), watch(0, TileCounter.NARROW_TO_WIDE, 1), signal("parameters", 1),
-        in_16bit=1, weights_16bit=1, channel_group_level=1, multiplier=bits(_RESULT_FACTOR), clamp_low=0,
-        clamp_high=_float(255))
-    _fence(b)
+    def _scatter(self, address: int, words: int) -> None:
+        """Send words of tile 0 to each of the others; on a single tile a fence stands in its place."""
+        if not self._layer.spread:
+            self._reset()
+            return
+        self._b.tile_fence()
+        for number in range(1, len(self._layer.slices)):
+            route = Route(self._top - 2 * SLOT_ROWS - ROWS, 1 << number)
+            send(self._b, Slice(0, address // 4, words), route, address // 4, packed=number - 1, left=number - 2)
+        await_transfers(self._b)
+        self._reset()

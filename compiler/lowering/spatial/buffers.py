@@ -30,6 +30,10 @@ class Lifetime:
         """Tell whether there is a step that needs both."""
         return self.first <= other.last and other.first <= self.last
 
+    def later(self, steps: int) -> Lifetime:
+        """Return the same, so many steps later."""
+        return Lifetime(self.size, self.first + steps, self.last + steps)
+
 
 def _address(taken: tuple[int, Lifetime]) -> int:
     return taken[0]

@@ -9,7 +9,7 @@ from compiler.generation import Generation
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import zero_point
 from compiler.lowering.scalar_softmax import ScalarSoftmax
-from compiler.lowering.spatial.gathering import Gather
+from compiler.lowering.spatial.gathering import Gather, Joint
 from compiler.lowering.spatial.geometry import Image, Window
 from compiler.lowering.spatial.layer import Layer
 from compiler.mapping import Subgraph
@@ -59,6 +59,10 @@ class Context:
         Words per tile of the activations that are vectors in slices.
     copies:
         Vectors of which every tile has a copy.
+    in_place:
+        Vectors whose slices lie where they do in the whole vector.
+    parts:
+        Vectors that are parts of others: number of the whole one and the byte where they begin.
     apart:
         Images whose channels lie apart in groups, by the tensor without gaps: number and channels of a group.
     shares:
@@ -76,6 +80,9 @@ class Context:
         self.padding: dict[int, Padding] = {}
         self.slices: dict[int, tuple[int, ...]] = {}
         self.copies: set[int] = set()
+        self.in_place: set[int] = set()
+        self.parts: dict[int, tuple[int, int]] = {}
+        self._laid: set[int] = set()
         self.apart: dict[int, tuple[int, int]] = {}
         self.before: list[Layer] = []
         self.ending: ScalarSoftmax | None = None
@@ -118,6 +125,26 @@ class Context:
         """Return the extent of a tensor."""
         return image_of(self.tensor(index))
 
+    def join(self, name: str, parts: tuple[int, ...]) -> int | None:
+        """Let dense layers whose results on tile 0 nothing else reads write them one behind the other.
+
+        Returns
+        -------
+        The vector that they make; None where they lie elsewhere or others work with them.
+        """
+        made = self.graph.producers
+        alone = all(t in made and made[t].name == "FULLY_CONNECTED" and len(self.graph.consumers.get(t, ())) == 1
+                    and t not in self.graph.outputs for t in parts)
+        if not alone or len(set(parts)) < len(parts) or not set(parts) <= self._laid - self.slices.keys():
+            return None
+        whole = self.between(self.tensor(parts[0]), (1, 4 * sum(map(self.words, parts))), "joined").index
+        at = 0
+        for t in parts:
+            self.parts[t] = whole, at
+            at += 4 * self.words(t)
+        self.before.append(Joint(name, parts, whole))
+        return whole
+
     def words(self, activation: int) -> int:
         """Return the words of an activation, padding included."""
         if activation in self.slices:
@@ -144,8 +171,27 @@ class Context:
 
     def lie(self, activation: int, words: tuple[int, ...]) -> None:
         """Note the words of a vector on every tile."""
+        self._laid.add(activation)
         if any(words[1:]):
             self.slices[activation] = words
+
+    def whole_slices(self, tensor: int) -> int | None:
+        """Let the slices of a tensor that only one operator reads lie where they do in the whole vector.
+
+        Returns
+        -------
+        The activation; None where something else works with it, or where it does not lie in slices.
+        """
+        origin, seen = self.origin(tensor), tensor
+        if origin not in self._laid & self.slices.keys() or origin in self.copies:
+            return None
+        while True:
+            if len(self.graph.consumers.get(seen, ())) != 1 or seen in self.graph.outputs:
+                return None
+            if seen == origin:
+                self.in_place.add(origin)
+                return origin
+            seen = self.graph.producers[seen].inputs[0]
 
     def pass_on(self, source: int, target: int) -> None:
         """Note that a result lies where its operand does."""

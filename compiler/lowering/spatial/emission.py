@@ -40,6 +40,8 @@ class Emission:
         Where the parameters of each layer lie, by name; empty for streamed ones.
     constants, rooms:
         Narrow byte address of what each layer builds for itself, and of its room for steps in between, by name.
+    buffers:
+        Those of what some of its steps need besides, by the names of layer and buffer.
     identities:
         Wide row of the identity matrix that layers share, by the name of each of them.
     tops:
@@ -53,18 +55,22 @@ class Emission:
         What went before.
     in_bands:
         The layer being written runs in bands.
+    arriving_rows:
+        Wide rows at the top that an input may still be passing through.
     """
 
     def __init__(self, pieces: Mapping[str, Sequence[Piece]], constants: Mapping[str, int], rooms: Mapping[str, int],
-                 tops: Mapping[str, int], identities: Mapping[str, int], on_ring: frozenset[str]) -> None:
+                 buffers: Mapping[str, Mapping[str, int]], tops: Mapping[str, int], identities: Mapping[str, int],
+                 on_ring: frozenset[str]) -> None:
         self.b, self.books = ProgramBuilder(), Books()
         self.pieces, self.constants, self.rooms, self.on_ring = pieces, constants, rooms, on_ring
-        self.tops, self.identities = tops, identities
+        self.buffers, self.tops, self.identities = buffers, tops, identities
         self._identity_built = False
         self.before = Leaves.NOTHING
         self._ready: dict[int, Readiness] = {}
         self._exchanged: dict[int, int] = {}
         self.in_bands = False
+        self.arriving_rows = 0
 
     def missing_identity(self, layer: str) -> bool:
         """Tell whether a layer has to build the identity matrix; those behind it that share its row find it."""

@@ -15,8 +15,8 @@ from math import prod
 from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import TILES
 from compiler.lowering.builder import LAYER_COUNTERS, ProgramBuilder, Values, signal, walk, watch
-from compiler.lowering.dense import RECEIVE_ROW, SEND_ROW, ring_turn
-from compiler.lowering.dense_layer import ROW_WORDS
+from compiler.lowering.dense import RECEIVE_ROW, SEND_ROW
+from compiler.lowering.pieces import ROW_WORDS, ring_turn
 from compiler.lowering.spatial.geometry import Activation, Dim, Image, Region, Span, by_content, many
 
 

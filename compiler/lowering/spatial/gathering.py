@@ -8,9 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from compiler.facts import TILES
-from compiler.lowering.dense import SEND_ROW, Slice, gather
+from compiler.facts import TILES, WIDE_ROWS
+from compiler.lowering.builder import LAYER_COUNTERS
+from compiler.lowering.dense import gather, settle_rings
 from compiler.lowering.parameters import Bytes
+from compiler.lowering.pieces import ROWS, Slice
 from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.geometry import Activation, Image, Vector
 from compiler.lowering.spatial.layer import Activations, Layer
@@ -33,6 +35,7 @@ class Gather(Layer):
 
     banded: ClassVar[bool] = False
     leaves: ClassVar[Leaves] = Leaves.NOTHING
+    below_top: ClassVar[bool] = True
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -41,8 +44,8 @@ class Gather(Layer):
 
     def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
         """Return the row that an owner sends from."""
-        del scenes, top
-        return SEND_ROW
+        del scenes
+        return max(top, WIDE_ROWS - 1) - ROWS
 
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Send every part to all tiles that collect."""
@@ -57,7 +60,42 @@ class Gather(Layer):
             places += [start + place for _, place in parts]
             start += sum(s.words for s, _ in parts)
         receivers = sum(target.pixels(t) > 0 for t in range(TILES))
-        gather(emission.b, slices, receivers, target.own_address(0) // 4, places)
+        row = self.lowest_row((), emission.tops[self.name])
+        gather(emission.b, slices, receivers, target.own_address(0) // 4, places, row=row)
+        emission.settled()
+
+
+@dataclass(frozen=True)
+class Joint(Layer):
+    """A vector whose parts have been written where they belong; only what official programs wait for remains."""
+
+    name: str
+    parts: tuple[int, ...]
+    target: int
+
+    banded: ClassVar[bool] = False
+    leaves: ClassVar[Leaves] = Leaves.VECTOR
+    on_identity: ClassVar[bool] = True
+    below_top: ClassVar[bool] = True
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The parts."""
+        return self.parts
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Nothing is moved."""
+        del scenes
+        return top
+
+    def emit(self, emission: Emission, activations: Activations) -> None:
+        """Wait as for copies of the parts."""
+        del activations
+        emission.begin_vector()
+        settle_rings(emission.b)
+        emission.b.tile_fence()
+        emission.b.tile_fence()
+        emission.b.tile_fence(reset=LAYER_COUNTERS)
         emission.settled()
 
 
@@ -76,8 +114,9 @@ def parts_of(source: Activation, *, in_order: bool) -> list[tuple[Slice, int]]:
             continue
         slab, (rows, columns) = source.slab(tile), source.own(tile)
         words = slab.pixel // 4
+        first = source.own_address(tile) - slab.offset(rows.start, columns.start)
         for y in range(rows.start, rows.stop):
-            part = Slice(tile, (source.address + slab.offset(y, columns.start)) // 4, len(columns) * words)
+            part = Slice(tile, (first + slab.offset(y, columns.start)) // 4, len(columns) * words)
             place = front
             if in_order and not isinstance(source, Vector):
                 place = (y * source.image.width + columns.start) * words

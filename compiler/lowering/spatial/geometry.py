@@ -235,6 +235,8 @@ class Activation:
         of it, or beyond it what the next operator needs.
     frames:
         Per tile: the slab, where it is more than that.
+    joint_bytes:
+        Bytes of the vector that it is a part of; zero when it stands by itself.
     """
 
     name: str
@@ -244,6 +246,7 @@ class Activation:
     address: int = 0
     parts: tuple[Region, ...] | None = None
     frames: tuple[Slab, ...] | None = None
+    joint_bytes: int = 0
 
     def own(self, tile: int) -> tuple[Span, Span]:
         """Rows and columns that the producer computes on a tile."""
@@ -309,10 +312,13 @@ class Vector(Activation):
         Per tile: words of its slice.
     copies:
         The slices are all the same.
+    in_place:
+        Every slice lies where it does in the whole vector, for which every tile sets memory aside.
     """
 
     words: tuple[int, ...] = ()
     copies: bool = False
+    in_place: bool = False
 
     def own(self, tile: int) -> tuple[Span, Span]:
         """One pixel on every tile that has a slice."""
@@ -322,6 +328,15 @@ class Vector(Activation):
     def slab(self, tile: int) -> Slab:
         """Memory of a slice."""
         return Slab(*self.own(tile), 4 * self.words[tile])
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes set aside on every tile."""
+        return 4 * (sum(self.words) if self.in_place else max(self.words))
+
+    def own_address(self, tile: int) -> int:
+        """Byte address of a tile's slice."""
+        return self.address + (4 * sum(self.words[:tile]) if self.in_place else 0)
 
 
 def needed_by(windows: Iterable[tuple[Window, Window]], output: Image) -> tuple[Region, ...]:

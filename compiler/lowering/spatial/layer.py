@@ -14,6 +14,7 @@ from typing import ClassVar
 from compiler.facts import WIDE_ROWS
 from compiler.lowering.caching_program import CacheSegment
 from compiler.lowering.spatial.bands import Reading, Windows
+from compiler.lowering.spatial.buffers import Lifetime
 from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.geometry import IDENTITY, Activation, reaches_out
 from compiler.memory.demand import ParameterTensor
@@ -185,6 +186,26 @@ class Layer(ABC):
     def arrival_row(self) -> int:
         """Lowest wide row in use when its parameters arrive while they are used."""
         return WIDE_ROWS
+
+    @property
+    def steps(self) -> int:
+        """How many steps of the program it takes."""
+        return 1
+
+    def reads_until(self, source: int) -> int:
+        """Return its last step that reads an operand."""
+        del source
+        return self.steps - 1
+
+    @property
+    def writes_from(self) -> int:
+        """Its first step that writes the result."""
+        return 0
+
+    @property
+    def buffers(self) -> Mapping[str, Lifetime]:
+        """Narrow memory that some of its steps need besides."""
+        return {}
 
     def constant_bytes(self, scenes: Sequence[Activations]) -> int:
         """Return the narrow memory it needs for what it builds for itself."""

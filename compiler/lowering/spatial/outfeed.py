@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from compiler.beagle.isa.counters import DmaTag, ScalarEngine, TileCounter
 from compiler.facts import TILES
 from compiler.lowering.builder import ProgramBuilder, Values, address_pair, signal, walk, watch
-from compiler.lowering.dense import RECEIVE_ROW, issue_transfer, ring_turn
-from compiler.lowering.dense_layer import ROW_WORDS
+from compiler.lowering.dense import RECEIVE_ROW, issue_transfer
+from compiler.lowering.pieces import ROW_WORDS, ring_turn
 from compiler.lowering.scalar_memory import SCALAR_WORDS, push_words, push_zero
 from compiler.lowering.spatial.geometry import Activation, by_content, many
 from compiler.package.model import BaseAddress

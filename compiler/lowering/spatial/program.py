@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 
 from compiler.errors import ProgramError
 from compiler.facts import NARROW_BYTES, TILES, WIDE_ROW_BYTES, WIDE_ROWS
@@ -16,15 +17,16 @@ from compiler.lowering.dense import (
     emit_vector_input,
     emit_vector_output,
     finish_rings,
-    input_row,
+    input_rows,
 )
 from compiler.lowering.parameters import round_up
+from compiler.lowering.pieces import ROWS
 from compiler.lowering.scalar_softmax import ScalarSoftmax, emit_scalar_softmax
 from compiler.lowering.spatial.bands import Reading, Strip, stored, stored_needs, views
-from compiler.lowering.spatial.buffers import Lifetime, NarrowMemory
+from compiler.lowering.spatial.buffers import Lifetime, NarrowMemory, stack_wide
 from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.gathering import Gather, parts_of
-from compiler.lowering.spatial.geometry import NOWHERE, Activation
+from compiler.lowering.spatial.geometry import NOWHERE, Activation, Vector
 from compiler.lowering.spatial.halo import too_far
 from compiler.lowering.spatial.infeed import Infeed, emit_infeed, place_infeed, wide_rows
 from compiler.lowering.spatial.layer import Activations, Layer, most_pixels
@@ -33,6 +35,8 @@ from compiler.lowering.spatial.planning import Problem, Work
 from compiler.memory.plan import Piece
 
 _ENTRY_GAP = 2 * WIDE_ROW_BYTES
+_ROOM = ""
+"""Name of the room that a layer needs in all its steps."""
 
 
 class LayerProgramError(ProgramError):
@@ -71,6 +75,8 @@ class SpatialNetwork:
         Layers by which the inputs could come in bands.
     arriving:
         Names of layers whose parameters arrive while they are used, besides those that cannot be cached.
+    parts:
+        Vectors that are parts of others: number of the whole one and the byte where they begin.
     """
 
     layers: tuple[Layer, ...]
@@ -82,6 +88,7 @@ class SpatialNetwork:
     ending: ScalarSoftmax | None = None
     entries: tuple[Layer, ...] = ()
     arriving: frozenset[str] = frozenset()
+    parts: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def entered(self) -> tuple[int, ...]:
@@ -102,6 +109,11 @@ class SpatialNetwork:
     def _places(self) -> dict[int, int]:
         """Place of every layer object; layers are not compared by their parameters."""
         return {id(layer): i for i, layer in enumerate(self.layers)}
+
+    @cached_property
+    def begins(self) -> tuple[int, ...]:
+        """First step of each layer, and the step behind the last one."""
+        return tuple(accumulate((layer.steps for layer in self.layers), initial=1))
 
     @property
     def kept(self) -> frozenset[int]:
@@ -206,11 +218,22 @@ class SpatialNetwork:
     def _arrival_row(self, layer: Layer) -> int:
         """Lowest wide row through which parameters of a layer arrive while they are used."""
         uncached = layer.name in self.arriving or not all(p.tensor.cacheable for p in layer.parameters)
-        return layer.arrival_row if uncached else WIDE_ROWS
+        pushed = self._on_top and self._places[id(layer)] in self._with_identity
+        return layer.arrival_row - int(pushed) if uncached else WIDE_ROWS
 
     def lowest_row(self, layer: Layer) -> int:
         """Lowest wide row that a layer uses; negative when there are not enough."""
         return layer.lowest_row(self.scenes_of(layer), self.top_row(layer))
+
+    def input_row(self, number: int) -> int:
+        """Return the first wide row of those that an input vector passes through."""
+        return stack_wide(self._entry_rows(number))[0]
+
+    def _entry_rows(self, number: int) -> list[int]:
+        """Return how many wide rows an input vector needs, and then what gathers it while it may still be arriving."""
+        a = self.activations[number]
+        rows = [input_rows(a.image.channels)]
+        return [*rows, ROWS] if isinstance(a, Vector) and a.in_place else rows
 
     @property
     def staging_row(self) -> int:
@@ -219,7 +242,7 @@ class SpatialNetwork:
         rows += [self._arrival_row(layer) for layer in self.layers]
         for t in self.entered:
             a = self.activations[t]
-            rows += [input_row(a.image.channels)] if a.is_vector else wide_rows(a.image)
+            rows += stack_wide(self._entry_rows(t)) if a.is_vector else wide_rows(a.image)
         return min([*rows, self._far_row, RECEIVE_ROW])
 
 
@@ -233,6 +256,8 @@ class Memory:
         With their addresses.
     constants, rooms:
         Byte addresses of what layers build for themselves, and of their room for steps in between, by name.
+    buffers:
+        Those of what some of their steps need besides, by the names of layer and buffer.
     infeeds:
         Buffers of the inputs that are images.
     used:
@@ -242,6 +267,7 @@ class Memory:
     activations: Mapping[int, Activation]
     constants: Mapping[str, int]
     rooms: Mapping[str, int]
+    buffers: Mapping[str, Mapping[str, int]]
     infeeds: Mapping[int, Infeed]
     used: int
 
@@ -251,23 +277,31 @@ def place(network: SpatialNetwork) -> Memory:
     lives, owner = _lifetimes(network)
     memory = NarrowMemory()
     behind = _entering(network)
-    # Room for steps in between competes with activations; numbers below zero are those of layers.
-    rooms = {-1 - i: Lifetime(layer.room_bytes(network.scenes_of(layer)), i + 1, i + 1)
-             for i, layer in enumerate(network.layers)}
-    buffers = {t: life for t, life in lives.items() if t not in behind} | {t: room for t, room in rooms.items() if room.size}
-    addresses = memory.place_all(buffers, NARROW_BYTES)
+    # Room for steps in between competes with activations; its numbers are below zero.
+    inner = [(layer, name, life.later(begin)) for layer, begin in zip(network.layers, network.begins, strict=False)
+             for name, life in {_ROOM: Lifetime(layer.room_bytes(network.scenes_of(layer)), 0, layer.steps - 1),
+                                **layer.buffers}.items() if life.size]
+    addresses = memory.place_all({t: life for t, life in lives.items() if t not in behind}
+                                 | {-1 - i: life for i, (_, _, life) in enumerate(inner)}, NARROW_BYTES)
     for t, floor in behind.items():
         addresses[t] = memory.place(lives[t], floor)
-    placed = {t: replace(a, address=addresses[owner[t]]) for t, a in network.activations.items()}
+    placed = {t: replace(a, address=addresses[owner[t]] + network.parts.get(t, (0, 0))[1])
+              for t, a in network.activations.items()}
     infeeds = {t: place_infeed(network.activations[t].image, memory) for t in network.entered
                if not network.activations[t].is_vector}
     constants: dict[str, int] = {}
-    for i, layer in enumerate(network.layers):
+    for layer, first in zip(network.layers, network.begins, strict=False):
         size = layer.constant_bytes(network.scenes_of(layer))
         if size:
-            constants[layer.name] = memory.place(Lifetime(size, i if layer.early_constants else i + 1, i + 1))
-    named = {network.layers[-1 - t].name: at for t, at in addresses.items() if t < 0}
-    return Memory(placed, constants, named, infeeds, memory.used)
+            constants[layer.name] = memory.place(Lifetime(size, first - int(layer.early_constants), first + layer.steps - 1))
+    rooms: dict[str, int] = {}
+    buffers: dict[str, dict[str, int]] = {}
+    for i, (layer, name, _) in enumerate(inner):
+        if name == _ROOM:
+            rooms[layer.name] = addresses[-1 - i]
+        else:
+            buffers.setdefault(layer.name, {})[name] = addresses[-1 - i]
+    return Memory(placed, constants, rooms, buffers, infeeds, memory.used)
 
 
 def _entering(network: SpatialNetwork) -> dict[int, int]:
@@ -281,23 +315,25 @@ def _entering(network: SpatialNetwork) -> dict[int, int]:
 
 def _lifetimes(network: SpatialNetwork) -> tuple[dict[int, Lifetime], dict[int, int]]:
     """Lives of buffers, and the buffer of each activation: sums take over the memory of the operand made last."""
-    first = dict.fromkeys(network.inputs, 0) | {layer.target: i + 1 for i, layer in enumerate(network.layers)}
+    starts = network.begins
+    first = dict.fromkeys(network.inputs, 0) | {
+        layer.target: start + layer.writes_from for layer, start in zip(network.layers, starts, strict=False)}
     last = dict(first)
-    for i, layer in enumerate(network.layers):
+    for layer, start in zip(network.layers, starts, strict=False):
         for t in layer.sources:
-            last[t] = i + 1
+            last[t] = start + layer.reads_until(t)
     for t in network.kept:
-        last[t] = len(network.layers) + 1
+        last[t] = starts[-1]
     sizes = {t: a.size for t, a in network.activations.items()}
     for strip in network.strips:
         if not strip.whole:
             _stretch(network, strip, first, last, sizes)
-    owner = {t: t for t in first}
+    owner = {t: network.parts.get(t, (t, 0))[0] for t in first}
     banded = {i for strip in network.strips if not strip.whole for i in strip.layers}
     for i, layer in enumerate(network.layers):
         if i not in banded:
             sizes |= {t: max(sizes[t], layer.reach(network.activations, t)) for t in layer.sources}
-            free = [t for t in _takeable(layer, network.activations) if last[t] == i + 1]
+            free = [t for t in _takeable(layer, network.activations) if last[t] == starts[i]]
             if free:
                 owner[layer.target] = owner[max(free, key=first.__getitem__)]
     lives: dict[int, Lifetime] = {}
@@ -317,12 +353,12 @@ def _stretch(network: SpatialNetwork, strip: Strip, first: dict[int, int], last:
     for i in strip.layers:
         target = network.readings[i].target
         if target in outputs:
-            first[target] = strip.first + 1
+            first[target] = network.begins[strip.first]
         else:
             sizes[target] = max(scene[target].size for scene in scenes)
     made = {network.readings[i].target for i in strip.layers}
     for t in {s for i in strip.layers for s, _ in network.readings[i].sources} - made:
-        last[t] = max(last[t], strip.stop)
+        last[t] = max(last[t], network.begins[strip.stop] - 1)
 
 
 def _takeable(layer: Layer, activations: Activations) -> tuple[int, ...]:
@@ -358,12 +394,12 @@ def spatial_program(network: SpatialNetwork, memory: Memory, pieces: Mapping[str
         The host's buffers.
     """
     tops = {layer.name: network.top_row(layer) for layer in network.layers}
-    emission = Emission(pieces, memory.constants, memory.rooms, tops, network.identities, on_ring)
+    emission = Emission(pieces, memory.constants, memory.rooms, memory.buffers, tops, network.identities, on_ring)
     begin(emission.b)
     for i, t in enumerate(network.entered):
         if i:
             emission.b.barrier()
-        _emit_input(emission, memory, t, inputs[t])
+        _emit_input(emission, network, memory, t, inputs[t])
     for strip in network.cuts:
         if strip.whole:
             _emit_layer(emission, network, network.layers[strip.first], memory.activations)
@@ -386,10 +422,16 @@ def spatial_program(network: SpatialNetwork, memory: Memory, pieces: Mapping[str
     return emission.b.finish(first_register=4)
 
 
-def _emit_input(emission: Emission, memory: Memory, number: int, port: Port) -> None:
+def _emit_input(emission: Emission, network: SpatialNetwork, memory: Memory, number: int, port: Port) -> None:
     target = memory.activations[number]
     if target.is_vector:
-        emit_vector_input(emission.b, target.image.channels, port.name, port.size, target.own_address(0))
+        in_place = isinstance(target, Vector) and target.in_place
+        emit_vector_input(emission.b, target.image.channels, port.name, port.size, target.address,
+                          network.input_row(number), in_place=in_place)
+        if in_place:
+            emission.arriving_rows = input_rows(target.image.channels)
+        else:
+            emission.b.barrier()
         emission.before = Leaves.NOTHING
     else:
         emit_infeed(emission.b, memory.infeeds[number], target, port.name, port.size)
@@ -402,7 +444,7 @@ def _emit_layer(emission: Emission, network: SpatialNetwork, layer: Layer, activ
         layer.emit(emission, activations)
     except ProgramError as error:
         raise LayerProgramError(error.message, layer.name) from error
-    emission.before = layer.leaves
+    emission.before, emission.arriving_rows = layer.leaves, 0
 
 
 def _emit_ending(emission: Emission, ending: ScalarSoftmax, source: Activation, port: Port) -> None:

@@ -78,7 +78,7 @@ class NetworkReader:
         entries = tuple(self._entry(self.graph.tensors[t]) for t in self.subgraph.inputs if not activations[t].is_vector)
         titles = {name: op.title for name, op in self.operators.items()}
         return SpatialNetwork(tuple(layers), activations, tuple(self.subgraph.inputs), outputs, titles,
-                              ending=self.context.ending, entries=entries)
+                              ending=self.context.ending, entries=entries, parts=self.context.parts)
 
     def _entry(self, x: Tensor) -> Entry:
         """Return the layer by which an image could come in bands; it serves the first operator that reads it."""
@@ -150,7 +150,8 @@ class NetworkReader:
     def _activation(self, number: int, fill: int | None, needed: tuple[Region, ...]) -> Activation:
         tensor, image = self.context.tensor(number), self.context.image(number)
         fill = zero_point(tensor) if fill is None else fill
+        joint = 4 * self.context.words(self.context.parts[number][0]) if number in self.context.parts else 0
         if number in self.context.slices:
             return Vector(tensor.name, image, fill, needed, words=self.context.slices[number],
-                          copies=number in self.context.copies)
-        return Activation(tensor.name, image, fill, needed)
+                          copies=number in self.context.copies, in_place=number in self.context.in_place)
+        return Activation(tensor.name, image, fill, needed, joint_bytes=joint)

@@ -39,14 +39,18 @@ def _squeeze_and_excite() -> Net:
     return net.conv(8, 3)
 
 
-def _join(*sizes: int, scales: bool = False) -> Net:
+def _join(*sizes: int, scales: bool = False, scale: float = 0.3) -> Net:
     net = Net((1, 1, 30))
     x = net.x
     parts = [net.at(x).dense(n).x for n in sizes]
     if scales:
         parts[0] = net.at(parts[0]).rescale(0.5).x
-    net.x = net.b.concatenation(parts, scale=0.3, zero_point=net.zero)
+    net.x = net.b.concatenation(parts, scale=scale, zero_point=net.zero)
     return net
+
+
+_DENSE_SCALE = 0.05 * 30 ** 0.5
+"""Of dense layers on 30 inputs."""
 
 
 def _softmax_between() -> Net:
@@ -64,6 +68,7 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "joined": lambda: _join(8, 16, 7),
     "joined odd": lambda: _join(3, 1, 70, 2),
     "joined scales": lambda: _join(8, 5, scales=True),
+    "written side by side": lambda: _join(3, 1, 6, scale=_DENSE_SCALE).dense(5),
     "softmax between": _softmax_between,
     "logistic, tanh": lambda: Net((1, 1, 300)).dense(200).logistic().dense(300).tanh(),
     "long input": lambda: Net((1, 1, 1030)).rescale(0.1),
@@ -93,6 +98,31 @@ NETWORKS: dict[str, Callable[[], Net]] = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_vectors_and_images_in_any_order(name: str) -> None:
     check(NETWORKS[name]().model(), judge=name == "products of pixels")
+
+
+@pytest.mark.parametrize("classes", [1, 3, 5, 8, 13, 64, 65, 100, 256])
+def test_softmax_of_any_number_of_classes(classes: int) -> None:
+    """Vectors of more than 64 classes lie on several tiles; spare lanes of the last word count for nothing."""
+    check(Net((1, 1, 24)).dense(classes).softmax().model(), seeds=(None, 1), judge=True)
+
+
+def test_softmax_of_an_input_in_slices() -> None:
+    check(Net((1, 1, 92)).softmax().dense(6).softmax().model(), seeds=(None, 1), judge=True)
+
+
+def test_layers_behind_a_softmax_leave_the_identity_matrix_alone() -> None:
+    """Two dense layers share one gathering, and write side by side what the matrix is needed for again."""
+    net = Net((1, 1, 80)).softmax()
+    x = net.x
+    parts = [net.at(x).dense(n).x for n in (3, 2)]
+    net.x = net.b.concatenation(parts, scale=0.05 * 80 ** 0.5, zero_point=net.zero)
+    check(net.softmax().model(), seeds=(None, 1), judge=True)
+
+
+@pytest.mark.parametrize("shape", [(12, 10, 8), (9, 4, 20), (6, 6, 64)])
+def test_flattened_images_go_over_the_mesh(shape: tuple[int, int, int]) -> None:
+    """Rows that neighbours need, a row of tiles without slices, and words that tiles in between pass on."""
+    check(Net(shape).conv(shape[2], 3).dense(11).softmax().model(), seeds=(None, 1), judge=True)
 
 
 def test_results_leave_from_anywhere() -> None:

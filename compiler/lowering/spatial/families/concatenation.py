@@ -215,10 +215,12 @@ def _join_vectors(context: Context, op: Operator) -> Layer:
     if not any(size % 4 for size in sizes[:-1]):
         return Gather(op.title, operands, y.index)
     chosen: list[int] = []
+    joined = context.join(f"parts of {op.title}", operands)
     start = 0
     for operand, size in zip(operands, sizes, strict=True):
         chosen += range(start, start + size)
         start += 4 * context.words(operand)
+    operands = operands if joined is None else (joined,)
     return pick_channels(context, op.title, operands, y.index, chosen, zero_point(y), clamp(y, 0))
 
 

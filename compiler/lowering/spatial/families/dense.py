@@ -23,13 +23,15 @@ from compiler.lowering.arithmetic import (
     zero_point,
 )
 from compiler.lowering.caching_program import CacheSegment
-from compiler.lowering.dense import emit_dense
+from compiler.lowering.dense import emit_dense, reuse_gathering
 from compiler.lowering.dense_layer import DenseLayer
 from compiler.lowering.dense_stream import StreamBuffers
 from compiler.lowering.parameters import Bytes, DenseParameters, dense_blob, round_up
+from compiler.lowering.softmax import IDENTITY_ROW
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.gathering import flattened_weights
+from compiler.lowering.spatial.geometry import Vector
 from compiler.lowering.spatial.layer import Activations, Layer, Stored
 from compiler.memory.demand import Kind, ParameterTensor
 from compiler.memory.placement import Piece
@@ -45,6 +47,7 @@ class Dense(Layer):
     target: int
 
     banded: ClassVar[bool] = False
+    below_top: ClassVar[bool] = True
     leaves: ClassVar[Leaves] = Leaves.VECTOR
 
     @property
@@ -78,17 +81,23 @@ class Dense(Layer):
 
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Multiply."""
+        gathered_before = emission.before is Leaves.VECTOR
         emission.begin_vector()
+        if gathered_before:
+            reuse_gathering(emission.b)
         pieces, books = emission.pieces[self.name], emission.books
         if self.name in emission.on_ring:
             layer = replace(self.layer, pieces=tuple(pieces))
         else:
             layer = replace(self.layer, row=pieces[0].row if pieces else None)
+        target = activations[self.target]
+        layer = replace(layer, in_place=isinstance(target, Vector) and target.in_place, joint_bytes=target.joint_bytes,
+                        top_row=max(emission.tops[self.name], IDENTITY_ROW))
         p = layer.parameters
         lines = round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES) // PARAMETER_LINE_BYTES
         first = books.first_line(self.name, lines) if layer.streamed else 0
         books.streamed_lines = emit_dense(emission.b, layer, activations[self.source].own_address(0),
-                                          activations[self.target].own_address(0), books.streamed_lines, first)
+                                          target.address, books.streamed_lines, first)
         emission.settled()
 
 

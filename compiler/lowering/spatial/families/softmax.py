@@ -1,8 +1,8 @@
-"""SOFTMAX of a vector: on tile 0, or on the scalar core where the generation has it so."""
+"""SOFTMAX of a vector: on tile 0, where its slices lie, or on the scalar core where the generation has it so."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -13,8 +13,11 @@ from compiler.graph import Graph, Operator
 from compiler.lowering.arithmetic import quantization, zero_point
 from compiler.lowering.caching_program import CacheSegment
 from compiler.lowering.lowered import refusal
+from compiler.lowering.pieces import ROWS
 from compiler.lowering.scalar_softmax import ScalarSoftmax
-from compiler.lowering.softmax import SUM_ROW, Scratch, SoftmaxLayer, emit_softmax
+from compiler.lowering.softmax import Places, SoftmaxProgram, lowest_row
+from compiler.lowering.softmax_layer import SoftmaxLayer
+from compiler.lowering.spatial.buffers import Lifetime, stack_wide
 from compiler.lowering.spatial.context import Context, is_flat, same_bytes
 from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.families.family import Family
@@ -30,7 +33,7 @@ _MOST_SCALAR_CLASSES = 4096
 
 @dataclass(frozen=True)
 class Softmax(Layer):
-    """A softmax of a vector that lies on tile 0, ready for code generation."""
+    """A softmax of a vector, ready for code generation."""
 
     name: str
     layer: SoftmaxLayer
@@ -39,7 +42,9 @@ class Softmax(Layer):
     form: SoftmaxForm = SoftmaxForm.THREE_TABLES
 
     banded: ClassVar[bool] = False
+    on_identity: ClassVar[bool] = True
     claims_identity_row: ClassVar[bool] = True
+    below_top: ClassVar[bool] = True
     leaves: ClassVar[Leaves] = Leaves.VECTOR
 
     @property
@@ -57,23 +62,42 @@ class Softmax(Layer):
         del on_ring
         return [CacheSegment(0, pieces[0].row, self.layer.words, 16)]
 
-    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
-        """Return the row of the sums."""
-        del scenes, top
-        return SUM_ROW
+    @property
+    def steps(self) -> int:
+        """How many steps of the program it takes."""
+        return len(self.layer.steps)
 
-    def room_bytes(self, scenes: Sequence[Activations]) -> int:
-        """Return the bytes of all steps in between."""
-        del scenes
-        return Scratch(0, self.layer.words).end
+    def reads_until(self, source: int) -> int:
+        """Return the step of the differences."""
+        del source
+        return self.layer.steps["difference"]
+
+    @property
+    def writes_from(self) -> int:
+        """Only the last step writes the result."""
+        return self.layer.steps["shares"]
+
+    @property
+    def buffers(self) -> Mapping[str, Lifetime]:
+        """What is between the steps."""
+        return self.layer.buffers
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the lowest row of all steps."""
+        del scenes, top
+        return lowest_row(self.layer)
 
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Emit all steps."""
         rows = tuple(emission.pieces[s.tensor.name][0].row for s in self.parameters)
         if self.form is SoftmaxForm.TWO_TABLES:
             rows = rows[:1] + rows
-        emit_softmax(emission.b, replace(self.layer, rows=rows), activations[self.source].own_address(0),
-                     emission.rooms[self.name], activations[self.target].own_address(0))
+        places = Places(activations[self.source].address, activations[self.target].address, emission.buffers[self.name])
+        if not self.layer.spread:
+            emission.begin_vector()
+        gathering = stack_wide([emission.arriving_rows, ROWS])[-1]
+        SoftmaxProgram(emission.b, replace(self.layer, rows=rows), places, gathering,
+                       identity=not emission.missing_identity(self.name)).emit()
         emission.settled()
 
 
@@ -90,22 +114,29 @@ def softmax_tables(layer: SoftmaxLayer, form: SoftmaxForm) -> list[tuple[Paramet
 
 
 def softmax_layer(graph: Graph, op: Operator) -> SoftmaxLayer:
-    """Read the constants of a SOFTMAX."""
+    """Read the constants of a SOFTMAX whose operand lies on tile 0."""
     x = graph.tensors[op.inputs[0]]
     scale = np.float32(quantization(x).scales[0] * np.float32(op.options.beta))
-    return SoftmaxLayer(op.title, x.shape[-1], scale, zero_point(x))
+    return SoftmaxLayer(op.title, x.shape[-1], scale, zero_point(x), (-(-x.shape[-1] // 4),))
 
 
 def _read(context: Context, op: Operator) -> Softmax | None:
-    layer, form = softmax_layer(context.graph, op), context.generation.softmax
+    (x, y), form = (op.inputs[0], op.outputs[0]), context.generation.softmax
+    layer = softmax_layer(context.graph, op)
     if form is SoftmaxForm.SCALAR_CORE:
-        if layer.classes <= _MOST_SCALAR_CLASSES and _leaves(context, op.outputs[0]):
-            context.alias(op.outputs[0], op.inputs[0])
+        if layer.classes <= _MOST_SCALAR_CLASSES and _leaves(context, y):
+            context.alias(y, x)
             context.ending = ScalarSoftmax(op.title, layer.classes, layer.scale, layer.zero_point,
                                            context.generation.clears_spare_bytes)
             return None
         form = SoftmaxForm.THREE_TABLES
-    return Softmax(op.title, layer, context.resolve(op.inputs[0]), op.outputs[0], form)
+    # Tables for spare lanes are there for a whole vector on tile 0 only.
+    source = None if layer.masked else context.whole_slices(x)
+    if source is None:
+        return Softmax(op.title, layer, context.resolve(x), y, form)
+    slices = context.slices[source]
+    context.lie(y, slices)
+    return Softmax(op.title, replace(layer, slices=tuple(w for w in slices if w)), source, y, form)
 
 
 def _leaves(context: Context, tensor: int) -> bool:
