@@ -261,7 +261,7 @@ def build_package(graph: Graph, part: Subgraph, network: LoweredNetwork, token: 
     execution = Executable(
         type=ExecutableType.EXECUTION_ONLY if network.caching is not None else ExecutableType.STAND_ALONE,
         name="model", chunks=network.execution.chunks, parameters=network.streamed, hints=network.execution.hints,
-        inputs=tuple(input_layer(graph.tensors[t]) for t in part.inputs),
+        inputs=tuple(input_layer(graph.tensors[t], network.views.get(t)) for t in part.inputs),
         outputs=tuple(shared_layer(graph.tensors[t], network.shared[t]) if t in network.shared
                       else output_layer(graph.tensors[t]) for t in part.outputs),
         token=token, batch_size=1, chip="beagle", used_narrow_bytes=network.narrow_bytes, serialized_model=b"",

@@ -24,6 +24,8 @@ class LoweredNetwork:
         Narrow memory used per tile.
     shared:
         Outputs that the host puts together from images: their rows and columns, and rows of the output per pixel.
+    views:
+        Shapes in which inputs are computed with.
     """
 
     execution: Program
@@ -32,6 +34,7 @@ class LoweredNetwork:
     streamed: bytes
     narrow_bytes: int
     shared: Mapping[int, tuple[tuple[int, int, int], ...]] = field(default_factory=dict)
+    views: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 def refusal(op: Operator, reason: str, advice: str = "") -> Verdict:

@@ -27,15 +27,20 @@ _HALVINGS = 2
 """Four tiles in a row or column: halved twice."""
 
 
-def input_layer(tensor: Tensor) -> Layer:
+def input_layer(tensor: Tensor, shape: tuple[int, ...] | None = None) -> Layer:
     """Describe an input: dense, rounded up to 8 bytes.
+
+    Parameters
+    ----------
+    shape:
+        In which the first operator reads it, where a RESHAPE comes before.
 
     Raises
     ------
     PackageError
         When the tensor is not quantized or not of an integer type that the chip exchanges.
     """
-    y, x, z = _last_three(tensor.shape)
+    y, x, z = _last_three(tensor.shape if shape is None else shape)
     return _layer(tensor, (y, x, z), y * x * z, layout=None)
 
 

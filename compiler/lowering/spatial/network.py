@@ -155,7 +155,8 @@ class Network:
         cached = b"".join(p.blob for p in stored if pieces[p.tensor.name])
         streamed = b"".join(blob for layer, parts in zip(self.network.layers, self._stored, strict=True) for blob in (
             *(p.blob for p in parts if not pieces[p.tensor.name]), layer.streamed))
-        return LoweredNetwork(program, caching, cached, streamed, self.memory.used, self._shared())
+        views = {t: self.reader.context.tensor(t).shape for t in self.subgraph.inputs}
+        return LoweredNetwork(program, caching, cached, streamed, self.memory.used, self._shared(), views)
 
     def _check_stored(self, plan: ModelPlan) -> None:
         """Refuse to stream what only the on-chip memory can serve."""
