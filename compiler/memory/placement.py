@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from compiler.facts import TILES
 from compiler.memory.demand import Kind, ParameterTensor
-from compiler.memory.size_order import by_size
+from compiler.memory.size_order import by_size, unstable_order
 from compiler.memory.tile_heap import TileHeap
 
 
@@ -130,7 +131,7 @@ class TileMemory:
         for tensors in models:
             pieces = [found.get(first + i, ()) for i in range(len(tensors))]
             ring = {i for i, t in enumerate(tensors) if t.cacheable and not pieces[i]}
-            owners = self._assign(tensors, ring)
+            owners = self._assign(tensors, ring, set())
             if owners.keys() != ring or any(tensors[i].kind is Kind.LOCAL for i in ring):
                 return None
             for i, placed in self._lay_out(owners, upward=True).items():
@@ -145,7 +146,7 @@ class TileMemory:
         for i in self._side_by_side(tensors, on_ring):
             pieces[i] = self._place_local(tensors[i])
         ring = {i for i, t in enumerate(tensors) if t.cacheable and not pieces[i] and (t.kind is Kind.RING or t.group_rows)}
-        owners = self._assign(tensors, ring)
+        owners = self._assign(tensors, ring, {i for i in range(len(tensors)) if pieces[i]})
         complete = all(i in owners or pieces[i] for i, t in enumerate(tensors) if t.cacheable)
         for i, placed in self._lay_out(owners, upward=first_model and complete).items():
             pieces[i] = placed
@@ -176,15 +177,33 @@ class TileMemory:
             self._tables[tile] += tensor.rows if tensor.table else 0
         return tuple(Piece(tile, row, 0, tensor.rows_on(tile)) for tile in range(tensor.tiles))
 
-    def _assign(self, tensors: Sequence[ParameterTensor], ring: set[int]) -> dict[int, list[tuple[int, int]]]:
-        """Choose owner tiles: tensor index -> (tile, rows) of its pieces."""
+    def _assign(self, tensors: Sequence[ParameterTensor], ring: set[int], beside: set[int],
+                ) -> dict[int, list[tuple[int, int]]]:
+        """Choose owner tiles: tensor index -> (tile, rows) of its pieces.
+
+        Parameters
+        ----------
+        beside:
+            Local tensors of the model that have their places; they count in their turn, and tiles are queued anew then.
+        """
+        beside = {i for i in beside if not tensors[i].table}
         free = [self.free(t) for t in range(TILES)]
-        heap = TileHeap(self._top - f - tables for f, tables in zip(free, self._tables, strict=True))
+        used = [self._top - f - tables for f, tables in zip(free, self._tables, strict=True)]
+        for i in beside:
+            _count(tensors[i], used, -1)
+        heap: TileHeap | None = None
         owners: dict[int, list[tuple[int, int]]] = {}
-        for i in ring_order(tensors, ring):
+        for i in ring_order(tensors, ring | beside, beside) if ring else ():
+            if i in beside:
+                _count(tensors[i], used, 1)
+                heap = None
+                continue
+            heap = TileHeap(used) if heap is None else heap
             chosen = self._choose(heap, tensors[i], free)
             if chosen:
                 owners[i] = chosen
+                for tile, rows in chosen:
+                    used[tile] += rows
         return owners
 
     def _choose(self, heap: TileHeap, tensor: ParameterTensor, free: list[int]) -> list[tuple[int, int]]:
@@ -251,6 +270,18 @@ def _placement(tensors: Sequence[ParameterTensor], pieces: Sequence[tuple[Piece,
     return Placement(tuple(pieces), frozenset(i for i in owners if tensors[i].kind is Kind.LOCAL), streamed)
 
 
-def ring_order(tensors: Sequence[ParameterTensor], ring: set[int]) -> Iterable[int]:
-    """Return the order in which tensors on the ring are served."""
-    return sorted(ring, key=lambda i: (-tensors[i].reads, not tensors[i].depthwise, -tensors[i].total_rows, i))
+def _count(tensor: ParameterTensor, used: list[int], times: int) -> None:
+    for tile in range(tensor.tiles):
+        used[tile] += times * tensor.rows
+
+
+def ring_order(tensors: Sequence[ParameterTensor], ring: set[int], beside: Container[int] = ()) -> list[int]:
+    """Return the order in which tensors are served: most often read, depthwise or side by side, largest."""
+    numbers = sorted(ring)
+    return [numbers[n] for n in _unstable_order(tuple(
+        (-tensors[i].reads, not (tensors[i].depthwise or i in beside), -tensors[i].total_rows) for i in numbers))]
+
+
+@lru_cache(maxsize=1024)
+def _unstable_order(keys: tuple[tuple[int, bool, int], ...]) -> list[int]:
+    return unstable_order(keys)

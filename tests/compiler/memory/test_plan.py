@@ -207,3 +207,16 @@ def test_a_tile_that_took_its_part_comes_back_before_the_next_is_taken(top: int,
     tables = ParameterTensor("tables", Kind.LOCAL, 9, 9 * 256, table=True)
     tensors = [tables, *(ParameterTensor(f"conv {i}", Kind.RING, n, n * 256) for i, n in enumerate(rows))]
     assert [[p.tile for p in pieces] for pieces in TileMemory(top).place(tensors).pieces[1:]] == owners
+
+
+def test_equals_come_as_an_unstable_sort_leaves_them_and_dense_layers_count_in_their_turn() -> None:
+    """All convolutions and dense layers of a MobileNet v2 of compiler 16.0: rows (depthwise below zero) and owners."""
+    layers = [(12, 5), (-3, 12), (7, 9), (5, 3), (-9, 14), (15, 8), (5, 10), (-9, 14), (15, 10), (5, 6), (-9, 6), (15, 5),
+              (14, 7), (-18, 6), (27, 15), (14, 2), (-18, 12), (27, 11), (14, 12), (-18, 13), (27, 4), (27, 7), (-27, 10),
+              (39, 4), (27, 2), (-27, 11), (39, 2), (27, 3), (-27, 5), (39, 7), (27, 15), (-27, 9), (39, 3), (33, 8),
+              (-36, 15), (51, 15), (33, 4), (-36, 4), (51, 8), (33, 11), (-36, 8), (51, 11), (102, 6), (-63, 7), (87, 5),
+              (102, 9), (-63, 3), (87, 10), (102, 12), (-63, 2), (174, 14), (620, 13)]
+    tensors = [ParameterTensor(f"conv {i}", Kind.RING, abs(n), abs(n) * 256, depthwise=n < 0) for i, (n, _) in enumerate(layers)]
+    tensors += [ParameterTensor("dense", Kind.LOCAL, 321, 2 * 321 * 256, 2), ParameterTensor("last", Kind.LOCAL, 25, 25 * 256)]
+    placed = TileMemory(1800).place(tensors).pieces[:len(layers)]
+    assert [p.tile for (p,) in placed] == [owner for _, owner in layers]
