@@ -216,7 +216,7 @@ def test_equals_come_as_an_unstable_sort_leaves_them_and_dense_layers_count_in_t
               (39, 4), (27, 2), (-27, 11), (39, 2), (27, 3), (-27, 5), (39, 7), (27, 15), (-27, 9), (39, 3), (33, 8),
               (-36, 15), (51, 15), (33, 4), (-36, 4), (51, 8), (33, 11), (-36, 8), (51, 11), (102, 6), (-63, 7), (87, 5),
               (102, 9), (-63, 3), (87, 10), (102, 12), (-63, 2), (174, 14), (620, 13)]
-    tensors = [ParameterTensor(f"conv {i}", Kind.RING, abs(n), abs(n) * 256, depthwise=n < 0) for i, (n, _) in enumerate(layers)]
-    tensors += [ParameterTensor("dense", Kind.LOCAL, 321, 2 * 321 * 256, 2), ParameterTensor("last", Kind.LOCAL, 25, 25 * 256)]
+    tensors = [ParameterTensor("conv", Kind.RING, abs(rows), abs(rows) * 256, depthwise=rows < 0) for rows, _ in layers]
+    tensors += [ParameterTensor("dense", Kind.LOCAL, 321, 642 * 256, 2), ParameterTensor("last", Kind.LOCAL, 25, 25 * 256)]
     placed = TileMemory(1800).place(tensors).pieces[:len(layers)]
     assert [p.tile for (p,) in placed] == [owner for _, owner in layers]
