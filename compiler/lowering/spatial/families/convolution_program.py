@@ -265,6 +265,9 @@ def _partial_walk(blocks: WideBlocks, nest: Nest) -> Values:
         return walk("partial", 4 * blocks.partial, [d for d in dims if d[0] > 1], total_dims=8)
     level = nest.group_level if nest.chunks > 1 else int(nest.steps > 1)
     base = 4 * blocks.partial if nest.chunks > 1 else 0
+    if nest.chunks > 1 and nest.groups == 1:
+        # The sums of a single pixel and a single group never move.
+        return walk("partial", base, nest.zeros(), total_dims=8)
     return walk("partial", base, nest.zeros(), total_dims=8, level=level, slot=4)
 
 
