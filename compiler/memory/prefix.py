@@ -6,7 +6,8 @@ those b that are best for the models before it. A prefix keeps these b.
 
 What a model gets whose tensors all lie on the ring depends on nothing but the number of free rows, because such
 tensors are cut over as many tiles as it takes. So it is worked out for all b at once, and where everything lies is
-only looked at when a model with dense layers follows.
+only looked at when a model with dense layers follows. How many rows are free is kept for every b: dense layers begin
+on the same row on all their tiles, and what lies below it on less filled tiles is lost.
 """
 
 from __future__ import annotations
@@ -39,21 +40,23 @@ class Prefix:
         Rows per tile that are best for them, most first.
     """
 
-    def __init__(self, demands: tuple[ModelDemand, ...], choices: Ints, parent: Prefix | None = None, *, streamed: int = 0,
-                 rows: int = 0, complete: bool = True) -> None:
+    def __init__(self, demands: tuple[ModelDemand, ...], choices: Ints, free: Ints, parent: Prefix | None = None, *,
+                 streamed: int = 0, rows: int = 0, complete: bool = True) -> None:
         self.streamed = streamed
         self.rows = rows
         self.complete = complete
         self.choices = choices
         self.taken: int = rows + (parent.taken if parent is not None else 0)
         self._demands = demands
+        self._free = free
         self._parent = parent
         self._memories: dict[int, TileMemory] = {}
 
     @classmethod
     def empty(cls, top: int) -> Prefix:
         """Return a prefix without models; ``top``: rows per tile."""
-        return cls((), np.arange(top, 0, -1))
+        choices = np.arange(top, 0, -1)
+        return cls((), choices, TILES * choices)
 
     @property
     def free_rows(self) -> int:
@@ -67,21 +70,23 @@ class Prefix:
         """Return the prefix with one model more."""
         demands = (*self._demands, demand)
         if is_pooled(demand):
-            streamed, rows = pooled(demand, TILES * self.choices - self.taken)
-            choices = self.choices
+            streamed, rows = pooled(demand, self._free)
+            choices, free = self.choices, self._free - rows
         else:
             found = list(self._played(demand, demands))
-            choices, streamed, rows = (np.array(column) for column in zip(*found, strict=True))
+            choices, streamed, rows, free = (np.array(column) for column in zip(*found, strict=True))
         best = int(streamed.min())
         fewest = int(rows[streamed == best].min())
         least = sum(t.streamed_bytes * t.reads for t in demand.tensors if not t.cacheable)
-        return Prefix(demands, choices[(streamed == best) & (rows == fewest)], self, streamed=best, rows=fewest,
+        chosen = (streamed == best) & (rows == fewest)
+        return Prefix(demands, choices[chosen], free[chosen], self, streamed=best, rows=fewest,
                       complete=self.complete and best == least)
 
-    def _played(self, demand: ModelDemand, demands: tuple[ModelDemand, ...]) -> Iterator[tuple[int, int, int]]:
-        """Place a model by the rules; yields rows per tile, bytes streamed and rows taken."""
+    def _played(self, demand: ModelDemand, demands: tuple[ModelDemand, ...]) -> Iterator[tuple[int, int, int, int]]:
+        """Place a model by the rules; yields rows per tile, bytes streamed, rows taken and rows left free."""
         best, valid_to = 0, int(self.choices[0]) + 1
         last = (0, 0)
+        base = 0
         for choice in self.choices.tolist():
             if choice < valid_to:
                 if valid_to <= int(self.choices[0]) and self.complete and least_streamed(
@@ -90,9 +95,10 @@ class Prefix:
                 memory = self.memory(choice).copy()
                 placement = memory.place(demand.tensors)
                 last = (placement.streamed, placement.rows)
+                base = memory.free_rows - TILES * choice
                 best = min(best, last[0]) if valid_to <= int(self.choices[0]) else last[0]
                 valid_to = choice - memory.slack
-            yield choice, *last
+            yield choice, *last, base + TILES * choice
 
     def memory(self, choice: int) -> TileMemory:
         """Return what is in use with so many rows per tile."""
