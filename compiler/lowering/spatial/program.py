@@ -426,7 +426,7 @@ def _emit_input(emission: Emission, network: SpatialNetwork, memory: Memory, num
     target = memory.activations[number]
     if target.is_vector:
         in_place = isinstance(target, Vector) and target.in_place
-        emit_vector_input(emission.b, target.image.channels, port.name, port.size, target.address,
+        emit_vector_input(emission.b, target.image.channels, port.name, port.size, target.own_address(0),
                           network.input_row(number), in_place=in_place)
         if in_place:
             emission.arriving_rows = input_rows(target.image.channels)
