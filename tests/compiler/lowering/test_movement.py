@@ -107,6 +107,8 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "rows and channels behind": lambda: moved((2, 6, 1), lambda b, x: b.pad(x, ((0, 0), (0, 5), (0, 0), (0, 4)))),
     "first rows, odd channels": lambda: moved((9, 8, 9), lambda b, x: b.slice(x, (0, 0, 0, 3), (1, 5, 3, 5))),
     "a flattened image with borders": lambda: reshaped(Net((3, 2, 4)), (1, 1, 1, 24)).depthwise(),
+    "a kernel around a dense result": lambda: reshaped(Net((5, 6, 8)).dense(24), (1, 1, 1, 24)).conv(8),
+    "a kernel around probabilities": lambda: reshaped(Net((5, 6, 8)).dense(24).softmax(), (1, 1, 1, 24)).conv(8),
     "a single pixel": lambda: transposed((1, 1, 4), 6, (3, 3), (2, 2)),
     "joined rows": lambda: joined(Net((5, 6, 8)), (6, 6), 1).conv(8),
     "joined columns": lambda: joined(Net((5, 3, 8)), (6, 6, 6), 2),

@@ -97,7 +97,7 @@ class Dense(Layer):
         lines = round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES) // PARAMETER_LINE_BYTES
         first = books.first_line(self.name, lines) if layer.streamed else 0
         books.streamed_lines = emit_dense(emission.b, layer, activations[self.source].own_address(0),
-                                          target.address, books.streamed_lines, first)
+                                          target.own_address(0), books.streamed_lines, first)
         emission.settled()
 
 

@@ -92,7 +92,8 @@ class Softmax(Layer):
         rows = tuple(emission.pieces[s.tensor.name][0].row for s in self.parameters)
         if self.form is SoftmaxForm.TWO_TABLES:
             rows = rows[:1] + rows
-        places = Places(activations[self.source].address, activations[self.target].address, emission.buffers[self.name])
+        places = Places(activations[self.source].own_address(0), activations[self.target].own_address(0),
+                        emission.buffers[self.name])
         if not self.layer.spread:
             emission.begin_vector()
         gathering = stack_wide([emission.arriving_rows, ROWS])[-1]
