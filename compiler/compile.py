@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from compiler.errors import ActivationsTooLargeError, CompilationError, UsageError
 from compiler.facts import RUNTIME_INT8_HOST, RUNTIME_VERSION_CURRENT, RUNTIME_VERSION_LOWEST
@@ -16,7 +17,7 @@ from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.select import Network, network_of, objection
 from compiler.mapping import MappedGraph, MappingOptions, Status, Subgraph, Verdict, check_model, map_graph
 from compiler.memory.demand import ModelDemand, for_generation
-from compiler.memory.plan import CachePlan, ModelPlan, plan_cache
+from compiler.memory.plan import ModelPlan, settled_plan
 from compiler.package.container import with_custom_operators
 from compiler.package.file import serialize_compiled
 from compiler.package.layers import input_layer, output_layer, shared_layer
@@ -138,7 +139,7 @@ def compile_checked(models: Sequence[Model], options: CompileOptions) -> tuple[C
     jobs = [_Job(model, options, i) for i, model in enumerate(models)]
     while True:
         parts = [(job, network) for job in jobs for network in job.networks()]
-        plan = _plan(parts)
+        plan = settled_plan([partial(job.demand, network) for job, network in parts])
         try:
             lowered = [(job, _lower(job, network, own), own) for (job, network), own in
                        zip(parts, plan.models, strict=True)]
@@ -236,16 +237,6 @@ def _host_type_objection(graph: Graph, op: Operator, options: CompileOptions) ->
                            f"{RUNTIME_INT8_HOST}; the model is compiled for {options.min_runtime_version}.",
                            "Convert the model with uint8 inference input and output types.")
     return None
-
-
-def _plan(parts: Sequence[tuple[_Job, Network]]) -> CachePlan:
-    """Plan the memory; layers that turn out to be streamed take rows, so plan again until nothing changes."""
-    plan = plan_cache([job.demand(network) for job, network in parts])
-    while True:
-        demands = [job.demand(network, own) for (job, network), own in zip(parts, plan.models, strict=True)]
-        if min((d.staging_row for d in demands), default=plan.staging_row) >= plan.staging_row:
-            return plan
-        plan = plan_cache(demands)
 
 
 def _lower(job: _Job, network: Network, plan: ModelPlan) -> LoweredNetwork:

@@ -22,7 +22,7 @@ and takes the best of all: see there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -133,6 +133,22 @@ def plan_cache(demands: Sequence[ModelDemand], rows: int | None = None) -> Cache
     return CachePlan(tuple(models), top)
 
 
+def settled_plan(demands: Sequence[Callable[[ModelPlan | None], ModelDemand]]) -> CachePlan:
+    """Plan the memory; layers that turn out to be streamed take rows, so plan again until nothing changes.
+
+    Parameters
+    ----------
+    demands:
+        Per model: what it asks for under a plan made before, or under none yet.
+    """
+    plan = plan_cache([demand(None) for demand in demands])
+    while True:
+        found = [demand(own) for demand, own in zip(demands, plan.models, strict=True)]
+        if min((d.staging_row for d in found), default=plan.staging_row) >= plan.staging_row:
+            return plan
+        plan = plan_cache(found)
+
+
 def _official(demands: Sequence[ModelDemand], top: int) -> tuple[list[Placement], int]:
     """Play the official rules with ``top`` rows per tile; returns also how many fewer would change nothing."""
     memory = TileMemory(top)
@@ -180,4 +196,4 @@ def _may_fit(tensor: ParameterTensor, row: int) -> bool:
     return tensor.cacheable and tensor.total_rows > 0 and (side_by_side or on_ring)
 
 
-__all__ = ["CachePlan", "ModelPlan", "Piece", "least_streamed", "plan_cache"]
+__all__ = ["CachePlan", "ModelPlan", "Piece", "least_streamed", "plan_cache", "settled_plan"]

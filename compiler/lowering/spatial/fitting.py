@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from compiler.facts import NARROW_BYTES, TILES
+from compiler.lowering.parameters import round_up
 from compiler.lowering.spatial.bands import Strip, Windows
 from compiler.lowering.spatial.entry import Entry
 from compiler.lowering.spatial.families.addition import Addition
@@ -64,10 +66,16 @@ def fits(network: SpatialNetwork) -> bool:
     return place(network).used <= NARROW_BYTES and all(network.lowest_row(layer) >= 0 for layer in network.layers)
 
 
-def largest_input(network: SpatialNetwork) -> tuple[int, int] | None:
+def largest_input(network: SpatialNetwork, written: Callable[[SpatialNetwork], bool]) -> tuple[int, int] | None:
     """Return rows and columns of the largest input of the same shape that fits; None when there is none or it is not known.
 
     Sizes are tried by bisection, so the result fits and one row more does not.
+
+    Parameters
+    ----------
+    written:
+        Tells whether the program of a network that fits the memory can be written, too. It takes its time, and is asked
+        about the largest input that fits the memory first.
     """
     image = network.activations[network.inputs[0]].image
     banded = len(network.layers) <= _MOST_LAYERS
@@ -75,15 +83,30 @@ def largest_input(network: SpatialNetwork) -> tuple[int, int] | None:
     def size(height: int) -> tuple[int, int]:
         return height, max(1, round(image.width * height / image.height))
 
-    def good(height: int) -> bool:
+    def fitting(height: int) -> SpatialNetwork | None:
         smaller = resized(network, *size(height))
-        return smaller is not None and fits(in_bands(smaller) if banded else smaller)
+        if smaller is None or straddles(smaller.activations[smaller.inputs[0]].image):
+            return None
+        smaller = in_bands(smaller) if banded else smaller
+        return smaller if fits(smaller) else None
 
-    low, high = 0, image.height
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if good(middle) else (low, middle)
-    return size(low) if low else None
+    def good(height: int) -> bool:
+        smaller = fitting(height)
+        return smaller is not None and written(smaller)
+
+    found = _largest(lambda height: fitting(height) is not None, image.height)
+    if found and not good(found):
+        found = _largest(good, found)
+    return size(found) if found else None
+
+
+def _largest(good: Callable[[int], bool], bad: int) -> int:
+    """Return a good number below a bad one with a bad one behind it, found by bisection; 0 when none is found."""
+    low = 0
+    while bad - low > 1:
+        middle = (low + bad) // 2
+        low, bad = (middle, bad) if good(middle) else (low, middle)
+    return low
 
 
 def resized(network: SpatialNetwork, height: int, width: int) -> SpatialNetwork | None:
@@ -100,7 +123,8 @@ def resized(network: SpatialNetwork, height: int, width: int) -> SpatialNetwork 
             return None
         layers.append(found)
     activations = {t: replace(a, image=images[t], needed=(NOWHERE,) * TILES) for t, a in network.activations.items()}
-    bare = replace(network, layers=tuple(layers), activations=activations, strips=())
+    entries = tuple(replace(e, size=round_up(activations[e.target].image.elements, 8)) for e in network.entries)
+    bare = replace(network, layers=tuple(layers), activations=activations, strips=(), entries=entries)
     return replace(bare.in_strips(tuple(Strip(i, i + 1) for i in range(len(layers)))), strips=())
 
 

@@ -162,6 +162,11 @@ class Image:
     channels: int
 
     @property
+    def elements(self) -> int:
+        """Bytes of the host's buffer of an input."""
+        return self.height * self.width * self.channels
+
+    @property
     def padded(self) -> int:
         """Bytes of a pixel: channels rounded up to a multiple of four."""
         return -(-self.channels // 4) * 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 
@@ -9,6 +10,7 @@ from compiler.errors import ProgramError
 from compiler.facts import NARROW_BYTES, WIDE_ROWS
 from compiler.generation import Generation
 from compiler.graph import Graph, Operator
+from compiler.lowering.builder import Program
 from compiler.lowering.caching_program import caching_program
 from compiler.lowering.lowered import LoweredNetwork, refusal
 from compiler.lowering.parameters import round_up
@@ -20,8 +22,8 @@ from compiler.lowering.spatial.planning import StripPlanner
 from compiler.lowering.spatial.program import LayerProgramError, Memory, Port, SpatialNetwork, place, spatial_program
 from compiler.lowering.spatial.reading import NetworkReader
 from compiler.mapping import Subgraph
-from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
-from compiler.memory.plan import ModelPlan
+from compiler.memory.demand import Kind, ModelDemand, ParameterTensor, for_generation
+from compiler.memory.plan import ModelPlan, Piece, settled_plan
 
 
 class Network:
@@ -94,10 +96,24 @@ class Network:
     def _way_out(self) -> str:
         """Name the largest input that fits, found by trying."""
         image = self.network.activations[self.network.inputs[0]].image
-        found = largest_input(self.reader.network)
+        found = largest_input(self.reader.network, self._written)
         if found is None:
             return "Use fewer channels or a smaller image."
         return f"An input of {found[0]} x {found[1]} would fit, this one has {image.height} x {image.width}."
+
+    def _written(self, network: SpatialNetwork) -> bool:
+        """Tell whether the program of the network for another input, which fits, can be written, alone on the chip."""
+        other = copy(self)
+        other.network, other.memory = network, place(network)
+        generation = self.reader.context.generation
+        try:
+            other._check()
+            (plan,) = settled_plan([lambda own: for_generation(other.demand("", own), generation)]).models
+            other._check_stored(plan)
+            other._write(plan)
+        except LoweringRefusal:
+            return False
+        return True
 
     def _bytes_at(self, layer: Layer) -> int:
         return sum(self.network.activations[t].size for t in (*layer.sources, layer.target))
@@ -139,17 +155,9 @@ class Network:
         LoweringRefusal
             When something cannot be written after all.
         """
-        stored = [p for parts in self._stored for p in parts]
         self._check_stored(plan)
-        pieces = {p.tensor.name: found for p, found in zip(stored, plan.pieces, strict=True)}
-        on_ring = frozenset(stored[i].tensor.name for i in plan.on_ring)
-        try:
-            program = spatial_program(self._planned(plan), self.memory, pieces, on_ring, *self._ports())
-        except ProgramError as error:
-            op = self.graph.operators[self.subgraph.operators[-1]]
-            if isinstance(error, LayerProgramError):
-                op = self.reader.operators.get(error.layer, op)
-            raise LoweringRefusal(op.index, refusal(op, f"does not fit the fields of an instruction: {error}")) from error
+        program = self._write(plan)
+        stored, pieces, on_ring = self._laid(plan)
         segments = [p.segments(pieces[p.tensor.name], p.tensor.name in on_ring) for p in stored if pieces[p.tensor.name]]
         caching = caching_program(segments) if segments else None
         cached = b"".join(p.blob for p in stored if pieces[p.tensor.name])
@@ -157,6 +165,23 @@ class Network:
             *(p.blob for p in parts if not pieces[p.tensor.name]), layer.streamed))
         views = {t: self.reader.context.tensor(t).shape for t in self.subgraph.inputs}
         return LoweredNetwork(program, caching, cached, streamed, self.memory.used, self._shared(), views)
+
+    def _laid(self, plan: ModelPlan) -> tuple[list[Stored], dict[str, tuple[Piece, ...]], frozenset[str]]:
+        """Return all parameters, where they lie, and which of them lie on the ring, the latter by name."""
+        stored = [p for parts in self._stored for p in parts]
+        pieces = {p.tensor.name: found for p, found in zip(stored, plan.pieces, strict=True)}
+        return stored, pieces, frozenset(stored[i].tensor.name for i in plan.on_ring)
+
+    def _write(self, plan: ModelPlan) -> Program:
+        """Write the program; what does not fit its instructions is refused."""
+        _, pieces, on_ring = self._laid(plan)
+        try:
+            return spatial_program(self._planned(plan), self.memory, pieces, on_ring, *self._ports())
+        except ProgramError as error:
+            op = self.graph.operators[self.subgraph.operators[-1]]
+            if isinstance(error, LayerProgramError):
+                op = self.reader.operators.get(error.layer, op)
+            raise LoweringRefusal(op.index, refusal(op, f"does not fit the fields of an instruction: {error}")) from error
 
     def _check_stored(self, plan: ModelPlan) -> None:
         """Refuse to stream what only the on-chip memory can serve."""
@@ -176,7 +201,10 @@ class Network:
     def _ports(self) -> tuple[dict[int, Port], dict[int, Port]]:
         """Buffers of the host: inputs and outputs."""
         tensors = self.graph.tensors
-        inputs = {t: Port(tensors[t].name, round_up(tensors[t].elements, 8)) for t in self.subgraph.inputs}
+        inputs = {}
+        for t in self.subgraph.inputs:
+            a = self.network.activations[t]
+            inputs[t] = Port(tensors[t].name, round_up(tensors[t].elements if a.is_vector else a.image.elements, 8))
         outputs = {}
         for output, origins in self.network.outputs.items():
             images = [self.network.activations[origin].image for origin in origins]

@@ -25,6 +25,7 @@ from compiler.lowering.scalar_softmax import ScalarSoftmax, emit_scalar_softmax
 from compiler.lowering.spatial.bands import Reading, Strip, stored, stored_needs, views
 from compiler.lowering.spatial.buffers import Lifetime, NarrowMemory, stack_wide
 from compiler.lowering.spatial.emission import Emission, Leaves
+from compiler.lowering.spatial.entry import Entry
 from compiler.lowering.spatial.gathering import Gather, parts_of
 from compiler.lowering.spatial.geometry import NOWHERE, Activation, Vector
 from compiler.lowering.spatial.halo import too_far
@@ -86,7 +87,7 @@ class SpatialNetwork:
     titles: Mapping[str, str]
     strips: tuple[Strip, ...] = ()
     ending: ScalarSoftmax | None = None
-    entries: tuple[Layer, ...] = ()
+    entries: tuple[Entry, ...] = ()
     arriving: frozenset[str] = frozenset()
     parts: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
