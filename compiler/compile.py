@@ -135,7 +135,7 @@ def compile_models(models: Sequence[Model], options: CompileOptions | None = Non
 def compile_checked(models: Sequence[Model], options: CompileOptions) -> tuple[CompiledModel, ...]:
     """Compile models, or segments of models, that were checked as a whole: a segment may be float throughout."""
     started = time.perf_counter()
-    token = options.token or int.from_bytes(os.urandom(8)) or 1
+    token = options.token or int.from_bytes(os.urandom(8), "little") or 1
     jobs = [_Job(model, options, i) for i, model in enumerate(models)]
     while True:
         parts = [(job, network) for job in jobs for network in job.networks()]
