@@ -18,7 +18,6 @@ _OFFSETS = {TensorType.INT8: 128, TensorType.UINT8: 0}
 _ACTIVATION_RANGES: dict[int, tuple[float | None, float | None]] = {
     0: (None, None), 1: (0.0, None), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 """Fused activation function of the schema -> real range (none, RELU, RELU_N1_TO_1, RELU6)."""
-ACTIVATION_NAMES = {0: "NONE", 1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6", 4: "TANH", 5: "SIGN_BIT"}
 
 
 def bits(value: np.float32 | float) -> int:

@@ -17,6 +17,7 @@ from compiler.lowering.builder import ProgramBuilder, address_pair, walk
 from compiler.lowering.dense import collect_vector, finish_rings, issue_transfer, send_vector
 from compiler.lowering.pieces import Slice
 from compiler.lowering.scalar_memory import SCALAR_WORDS, push_words, push_zero
+from compiler.lowering.softmax_layer import Probabilities
 from compiler.package.model import BaseAddress
 
 _LOG2_E = bits(np.float32(np.log2(np.e)))
@@ -31,29 +32,16 @@ _LOAD, _STORE = 2, 4
 
 
 @dataclass(frozen=True)
-class ScalarSoftmax:
-    """A softmax ready for code generation.
+class ScalarSoftmax(Probabilities):
+    """A softmax on the scalar core, ready for code generation.
 
     Attributes
     ----------
-    scale:
-        Of the operand, times beta.
-    zero_point:
-        Of the operand, unsigned domain.
     clears:
         Bytes behind the last class become zero.
     """
 
-    name: str
-    classes: int
-    scale: np.float32
-    zero_point: int
     clears: bool
-
-    @property
-    def words(self) -> int:
-        """Words of the vector."""
-        return -(-self.classes // 4)
 
 
 def emit_scalar_softmax(b: ProgramBuilder, layer: ScalarSoftmax, slices: Sequence[Slice], name: str, size: int) -> None:

@@ -33,8 +33,8 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class SoftmaxLayer:
-    """A softmax ready for code generation.
+class Probabilities:
+    """A softmax over one vector.
 
     Attributes
     ----------
@@ -42,6 +42,25 @@ class SoftmaxLayer:
         Of the operand, times beta.
     zero_point:
         Of the operand, unsigned domain.
+    """
+
+    name: str
+    classes: int
+    scale: np.float32
+    zero_point: int
+
+    @property
+    def words(self) -> int:
+        """Words of the vector."""
+        return -(-self.classes // 4)
+
+
+@dataclass(frozen=True)
+class SoftmaxLayer(Probabilities):
+    """A softmax on the tiles, ready for code generation.
+
+    Attributes
+    ----------
     slices:
         Words of the vector on tiles 0, 1, ...; each lies where it does in the whole vector.
     rows:
@@ -49,17 +68,8 @@ class SoftmaxLayer:
         empty without tables.
     """
 
-    name: str
-    classes: int
-    scale: np.float32
-    zero_point: int
     slices: tuple[int, ...]
     rows: tuple[int, ...] = ()
-
-    @property
-    def words(self) -> int:
-        """Words of the vector."""
-        return -(-self.classes // 4)
 
     @property
     def masked(self) -> bool:

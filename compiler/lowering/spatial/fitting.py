@@ -9,12 +9,6 @@ from compiler.facts import NARROW_BYTES, TILES
 from compiler.lowering.parameters import round_up
 from compiler.lowering.spatial.bands import Strip, Windows
 from compiler.lowering.spatial.entry import Entry
-from compiler.lowering.spatial.families.addition import Addition
-from compiler.lowering.spatial.families.concatenation import Concatenation
-from compiler.lowering.spatial.families.convolution import Convolution
-from compiler.lowering.spatial.families.multiplication import Product
-from compiler.lowering.spatial.families.pool import Pool
-from compiler.lowering.spatial.families.unary import Unary
 from compiler.lowering.spatial.geometry import EVERY, NOWHERE, Image, Window
 from compiler.lowering.spatial.infeed import straddles
 from compiler.lowering.spatial.layer import Layer
@@ -23,8 +17,6 @@ from compiler.lowering.spatial.program import SpatialNetwork, place
 
 _SLACK = (0, 1 / 24, 1 / 12, 1 / 6)
 """Parts of narrow memory left free in further attempts, when buffers do not fit side by side."""
-_SCALABLE = (Addition, Concatenation, Convolution, Pool, Product, Unary)
-"""Layers whose results follow the size of the input."""
 _MOST_LAYERS = 24
 """Longer networks are tried without bands only: planning takes seconds for each size."""
 
@@ -129,7 +121,7 @@ def resized(network: SpatialNetwork, height: int, width: int) -> SpatialNetwork 
 
 
 def _follows(layer: Layer) -> bool:
-    return isinstance(layer, _SCALABLE) and not layer.moves and getattr(layer, "lanes", (EVERY, EVERY)) == (EVERY, EVERY)
+    return layer.follows_input and not layer.moves and getattr(layer, "lanes", (EVERY, EVERY)) == (EVERY, EVERY)
 
 
 def _resized_layer(network: SpatialNetwork, layer: Layer, images: dict[int, Image]) -> Layer | None:
@@ -146,7 +138,7 @@ def _resized_layer(network: SpatialNetwork, layer: Layer, images: dict[int, Imag
         return None
     images[layer.target] = replace(target, height=height, width=width)
     windows: Windows = (rows, columns)
-    return replace(layer, windows=windows) if isinstance(layer, Convolution | Pool) else layer
+    return layer.with_windows(windows)
 
 
 def _resized_axis(window: Window, old: int, new: int, result: int) -> tuple[Window, int]:

@@ -99,6 +99,8 @@ class Layer(ABC):
         The identity matrix of its network lies in the topmost row, where it builds its own.
     below_top:
         It uses no wide rows from the given top on.
+    follows_input:
+        The extent of its result simply follows that of the network's input.
     leaves:
         What it leaves behind for a layer that collects a vector.
     """
@@ -113,6 +115,7 @@ class Layer(ABC):
     on_identity: ClassVar[bool] = False
     claims_identity_row: ClassVar[bool] = False
     below_top: ClassVar[bool] = False
+    follows_input: ClassVar[bool] = False
     leaves: ClassVar[Leaves] = Leaves.IMAGE
 
     @property
@@ -124,6 +127,11 @@ class Layer(ABC):
         """Return how output rows and columns read those of an operand."""
         del source
         return IDENTITY, IDENTITY
+
+    def with_windows(self, windows: Windows) -> Layer:
+        """Return the layer with other windows on its operand, if it has any of its own."""
+        del windows
+        return self
 
     def fill(self, source: int) -> int | None:
         """Return the value that must stand beyond the border of an operand; None when it does not matter."""

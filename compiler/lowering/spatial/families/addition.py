@@ -58,6 +58,7 @@ class Addition(Layer):
     aligned: ClassVar[bool] = True
     takes_over: ClassVar[bool] = True
     below_top: ClassVar[bool] = True
+    follows_input: ClassVar[bool] = True
 
     @property
     def weights_zero_point(self) -> int:

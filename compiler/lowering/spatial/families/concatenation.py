@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import ClassVar
 
 import numpy as np
 
@@ -88,6 +89,8 @@ class Concatenation(OnIdentity):
     target: int
     axis: int
     zeros: bool = False
+
+    follows_input: ClassVar[bool] = True
 
     @property
     def moves(self) -> bool:  # type: ignore[override]

@@ -14,7 +14,6 @@ from compiler.facts import LANES, PARAMETER_LINE_BYTES, TILES, WIDE_ROWS
 from compiler.generation import CURRENT, Generation
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import (
-    ACTIVATION_NAMES,
     bias_values,
     clamp,
     multipliers,
@@ -30,7 +29,7 @@ from compiler.lowering.spatial.context import Context, Padding, is_flat, most_pi
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.convolution_program import active_tiles, emit_convolution
 from compiler.lowering.spatial.families.dense import read_dense
-from compiler.lowering.spatial.families.family import FUSED, Family
+from compiler.lowering.spatial.families.family import Family, fused_objection, weights_objection
 from compiler.lowering.spatial.families.move import gapped, with_gaps
 from compiler.lowering.spatial.geometry import EVERY, Activation, Lane, Span, Window
 from compiler.lowering.spatial.layer import NO_LIMIT, Activations, Effort, Layer, Stored
@@ -89,6 +88,7 @@ class Convolution(Layer):
     lanes: tuple[Lane, Lane] = (EVERY, EVERY)
 
     below_top: ClassVar[bool] = True
+    follows_input: ClassVar[bool] = True
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -113,6 +113,10 @@ class Convolution(Layer):
         """Return the window of the kernel."""
         del source
         return self.windows
+
+    def with_windows(self, windows: Windows) -> Convolution:
+        """Return the same convolution with another window."""
+        return replace(self, windows=windows)
 
     def fill(self, source: int) -> int | None:
         """Padding is zero."""
@@ -299,18 +303,14 @@ def convolution_objection(graph: Graph, op: Operator) -> Verdict | None:
     if x is None or w is None or not w.is_constant or (bias is not None and not bias.is_constant):
         return Verdict(Status.NOT_CONSTANT, f"{op.title}: weights and bias must be constants.",
                        "Freeze the model before converting it.")
-    if w.type is not x.type or x.type is not y.type:
-        return refusal(op, f"mixes {x.type.name}, {w.type.name} and {y.type.name}.", "Quantize all of it to one type.")
-    if w.quantization is None or x.quantization is None or y.quantization is None:
-        return refusal(op, f"weights {w.name}, input or output carry no quantization.")
+    if (objection := weights_objection(op, x, w, y)) is not None:
+        return objection
     if len(x.shape) != 4 or len(y.shape) != 4 or len(w.shape) != 4 or x.shape[0] != 1:
         return refusal(op, f"its input {x.name} has shape {list(x.shape)}, four dimensions and batch size 1 are needed.")
-    if w.quantization.per_channel and w.quantization.axis != _CHANNEL_AXIS[op.name]:
-        return refusal(op, f"weights {w.name} have scales along dimension {w.quantization.axis}.")
-    if op.options.fusedActivationFunction not in FUSED:
-        activation = op.options.fusedActivationFunction
-        return refusal(op, f"the fused activation {ACTIVATION_NAMES.get(activation, activation)} is not supported.")
-    return _shape_objection(op, x, w)
+    scales = w.quantization
+    if scales is not None and scales.per_channel and scales.axis != _CHANNEL_AXIS[op.name]:
+        return refusal(op, f"weights {w.name} have scales along dimension {scales.axis}.")
+    return fused_objection(op) or _shape_objection(op, x, w)
 
 
 def _shape_objection(op: Operator, x: Tensor, w: Tensor) -> Verdict | None:

@@ -11,12 +11,12 @@ import numpy as np
 
 from compiler.facts import LANES
 from compiler.graph import Graph, Operator, Tensor
-from compiler.lowering.arithmetic import ACTIVATION_NAMES, clamp, zero_point
+from compiler.lowering.arithmetic import clamp, zero_point
 from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.context import Context, extent_of, most_pixels
 from compiler.lowering.spatial.families.convolution import Convolution, kernel_of
 from compiler.lowering.spatial.families.dense import read_dense
-from compiler.lowering.spatial.families.family import FUSED, Family
+from compiler.lowering.spatial.families.family import Family, fused_objection, weights_objection
 from compiler.lowering.spatial.families.matrix_product import read_matrix_product
 from compiler.lowering.spatial.families.selection import move
 from compiler.lowering.spatial.geometry import IDENTITY
@@ -33,7 +33,7 @@ def _read(context: Context, op: Operator) -> Layer | Sequence[Layer]:
         return read_dense(context, op)
     shape = (1, *extent_of(x)[:2], w.shape[0])
     target = y if extent_of(y) == shape[1:] else context.between(y, shape, "pixel by pixel")
-    low, high = clamp(y, op.options.fusedActivationFunction if op.options is not None else 0)
+    low, high = clamp(y, getattr(op.options, "fusedActivationFunction", 0))
     kernel = kernel_of(graph, op, pixels=most_pixels(target), generation=context.generation)
     layer = Convolution(op.title, kernel, context.resolve(x.index), target.index, (IDENTITY, IDENTITY), zero_point(x),
                         zero_point(y), low, high)
@@ -53,10 +53,8 @@ def _objection(graph: Graph, op: Operator) -> Verdict | None:
     if x is None or w is None or (bias is not None and not (bias.is_constant and w.is_constant)):
         return Verdict(Status.NOT_CONSTANT, f"{op.title}: a bias must be a constant, and so must the weights with it.",
                        "Freeze the model before converting it.")
-    if w.type is not x.type or x.type is not y.type:
-        return refusal(op, f"mixes {x.type.name}, {w.type.name} and {y.type.name}.", "Quantize all of it to one type.")
-    if w.quantization is None or x.quantization is None or y.quantization is None:
-        return refusal(op, f"weights {w.name}, input or output carry no quantization.")
+    if (objection := weights_objection(op, x, w, y)) is not None:
+        return objection
     if len(w.shape) != 2 or w.shape[1] not in (x.elements, x.shape[-1]):
         return Verdict(Status.OUTPUT_2D, f"{op.title}: {x.name} of shape {list(x.shape)} is neither a vector of "
                        f"{w.shape[-1]} nor pixels of so many channels.", "Use batch size 1.")
@@ -64,10 +62,7 @@ def _objection(graph: Graph, op: Operator) -> Verdict | None:
         return objection
     if op.options is not None and op.options.weightsFormat:
         return refusal(op, "shuffled weights are not supported.", "Convert with the default weight format.")
-    activation = op.options.fusedActivationFunction if op.options is not None else 0
-    if activation not in FUSED:
-        return refusal(op, f"the fused activation {ACTIVATION_NAMES.get(activation, activation)} is not supported.")
-    return None
+    return fused_objection(op)
 
 
 def _computed_objection(op: Operator, x: Tensor, w: Tensor, y: Tensor) -> Verdict | None:

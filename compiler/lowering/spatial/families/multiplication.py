@@ -63,6 +63,7 @@ class Product(Layer):
     takes_over: ClassVar[bool] = True
     on_identity: ClassVar[bool] = True
     below_top: ClassVar[bool] = True
+    follows_input: ClassVar[bool] = True
 
     @property
     def sources(self) -> tuple[int, ...]:

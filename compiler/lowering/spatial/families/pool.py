@@ -7,7 +7,7 @@ through an image row. Sums multiply with a constant one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from math import lcm
 from typing import ClassVar
@@ -68,6 +68,7 @@ class Pool(Layer):
     constant: int = 0
 
     early_constants: ClassVar[bool] = True
+    follows_input: ClassVar[bool] = True
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -78,6 +79,10 @@ class Pool(Layer):
         """Return the window of the pool."""
         del source
         return self.windows
+
+    def with_windows(self, windows: Windows) -> Pool:
+        """Return the same pool with another window."""
+        return replace(self, windows=windows)
 
     @property
     def operand_bytes(self) -> int:

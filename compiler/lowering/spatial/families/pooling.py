@@ -8,7 +8,7 @@ from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import bits, clamp, mean_multiplier, unary_multiplier, zero_point
 from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.context import Context, is_flat, same_padding
-from compiler.lowering.spatial.families.family import FUSED, Family
+from compiler.lowering.spatial.families.family import Family, fused_objection
 from compiler.lowering.spatial.families.pool import Pool, common_count
 from compiler.lowering.spatial.families.whole_pool import read_whole_pool
 from compiler.lowering.spatial.geometry import Span, Window
@@ -60,9 +60,7 @@ def _objection(graph: Graph, op: Operator) -> Verdict | None:
         return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")
     if len(x.shape) != 4 or x.shape[0] != 1:
         return refusal(op, f"its input {x.name} has shape {list(x.shape)}, four dimensions and batch size 1 are needed.")
-    if op.options.fusedActivationFunction not in FUSED:
-        return refusal(op, f"the fused activation {op.activation} is not supported.")
-    return None
+    return fused_objection(op)
 
 
 POOL = Family(_objection, _read)

@@ -20,7 +20,7 @@ from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.convolution import Convolution
-from compiler.lowering.spatial.families.family import FUSED, Family
+from compiler.lowering.spatial.families.family import Family, fused_objection
 from compiler.lowering.spatial.geometry import Activation, Lane, OnLane, Several, Window, split
 from compiler.lowering.spatial.layer import Activations, Effort, Layer
 from compiler.lowering.spatial.weights import convolution_kernel
@@ -184,9 +184,7 @@ def _objection(graph: Graph, op: Operator) -> Verdict | None:
                            "and weights for all their channels are needed.")
     if w.quantization.per_channel and w.quantization.axis != 0:
         return refusal(op, f"weights {w.name} have scales along dimension {w.quantization.axis}.")
-    if getattr(op.options, "fusedActivationFunction", 0) not in FUSED:
-        return refusal(op, f"the fused activation {op.activation} is not supported.")
-    return None
+    return fused_objection(op)
 
 
 TRANSPOSED = Family(_objection, _read)

@@ -88,6 +88,7 @@ class Unary(OnIdentity):
     takes_over: ClassVar[bool] = True
     on_identity: ClassVar[bool] = True
     below_top: ClassVar[bool] = True
+    follows_input: ClassVar[bool] = True
     matrix: ClassVar[tuple[int, ...]] = IDENTITY_WORDS
 
     @property
