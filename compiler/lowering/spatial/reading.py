@@ -118,7 +118,8 @@ class NetworkReader:
                 self.context.shares[op.outputs[0]] = self.context.shares[op.inputs[0]]
             return []
         family = family_of(op.name)
-        made = family.read(self.context, op) if family is not None else None
+        assert family is not None, f"{op.title} was let through without a family"
+        made = family.read(self.context, op)
         found = [] if made is None else [made] if isinstance(made, Layer) else list(made)
         self.operators |= {layer.name: op for made in found for layer in (made, *made.convolutions)}
         return [*self._drain(op), *found]
