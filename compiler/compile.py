@@ -18,6 +18,7 @@ from compiler.lowering.select import Network, network_of, objection
 from compiler.mapping import MappedGraph, MappingOptions, Status, Subgraph, Verdict, check_model, map_graph
 from compiler.memory.demand import ModelDemand, for_generation
 from compiler.memory.plan import ModelPlan, settled_plan
+from compiler.memory.sharing import WHOLE, Sharing
 from compiler.package.container import with_custom_operators
 from compiler.package.file import serialize_compiled
 from compiler.package.layers import input_layer, output_layer, shared_layer
@@ -40,6 +41,8 @@ class CompileOptions:
         Per model: how many operators from the start may run on the Edge TPU; all by default.
     generation:
         Whose habits the programs have; by default those that the runtime version asks for.
+    sharing:
+        How the models share the on-chip memory.
     """
 
     min_runtime_version: int = RUNTIME_VERSION_CURRENT
@@ -48,6 +51,7 @@ class CompileOptions:
     multiple_subgraphs: bool = False
     first_operators: tuple[int, ...] = ()
     generation: Generation | None = None
+    sharing: Sharing = WHOLE
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -139,7 +143,7 @@ def compile_checked(models: Sequence[Model], options: CompileOptions) -> tuple[C
     jobs = [_Job(model, options, i) for i, model in enumerate(models)]
     while True:
         parts = [(job, network) for job in jobs for network in job.networks()]
-        plan = settled_plan([partial(job.demand, network) for job, network in parts])
+        plan = settled_plan([partial(job.demand, network) for job, network in parts], options.sharing)
         try:
             lowered = [(job, _lower(job, network, own), own) for (job, network), own in
                        zip(parts, plan.models, strict=True)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate, pairwise
 
 from compiler.facts import TILES
 from compiler.memory.demand import Kind, ParameterTensor
@@ -79,8 +81,7 @@ class TileMemory:
 
     def copy(self) -> TileMemory:
         """Return an independent copy."""
-        other = TileMemory(self._top)
-        other.slack = self.slack
+        other = copy(self)
         other._restore(self)
         return other
 
@@ -126,7 +127,10 @@ class TileMemory:
         """
         flat = [t for tensors in models for t in tensors]
         local = self._side_by_side(flat, set())
-        found = {i: self._place_local(flat[i]) for i in local}
+        tables = [i for i, t in enumerate(flat) if t.table and t.cacheable]
+        found = self._place_locals(flat, [*local, *tables])
+        if min(self.free(tile) for tile in range(TILES)) < 0:
+            return None
         placements, first = [], 0
         for tensors in models:
             pieces = [found.get(first + i, ()) for i in range(len(tensors))]
@@ -140,24 +144,50 @@ class TileMemory:
             first += len(tensors)
         return placements
 
+    def place_jointly(self, models: Sequence[Sequence[ParameterTensor]]) -> list[Placement]:
+        """Place models as if their tensors belonged to one."""
+        placed = self.place([t for tensors in models for t in tensors])
+        placements = []
+        for tensors, (first, last) in zip(models, pairwise(accumulate(map(len, models), initial=0)), strict=True):
+            on_ring = [i - first for i in placed.on_ring if first <= i < last]
+            placements.append(_placement(tensors, placed.pieces[first:last], on_ring))
+        return placements
+
     def _place(self, tensors: Sequence[ParameterTensor], on_ring: set[int]) -> Placement:
+        before = self.copy()
         first_model = not any(self._bottom) and all(c == self._top for c in self._ceiling)
-        pieces: list[tuple[Piece, ...]] = [()] * len(tensors)
-        for i in self._side_by_side(tensors, on_ring):
-            pieces[i] = self._place_local(tensors[i])
-        ring = {i for i, t in enumerate(tensors) if t.cacheable and not pieces[i] and (t.kind is Kind.RING or t.group_rows)}
-        owners = self._assign(tensors, ring, {i for i in range(len(tensors)) if pieces[i]})
-        complete = all(i in owners or pieces[i] for i, t in enumerate(tensors) if t.cacheable)
-        for i, placed in self._lay_out(owners, upward=first_model and complete).items():
-            pieces[i] = placed
-        return _placement(tensors, pieces, owners)
+        local = self._side_by_side(tensors, on_ring)
+        beside = self._place_locals(tensors, local)
+        ring = {i for i, t in enumerate(tensors)
+                if t.cacheable and i not in beside and (t.kind is Kind.RING or t.group_rows)}
+        owners = self._assign(tensors, ring, set(beside))
+        if tables := before._room_for_tables(tensors, local, owners):
+            self._restore(before)
+            self.slack = min(self.slack, before.slack)
+            beside = self._place_locals(tensors, [*local, *tables])
+        complete = all(i in owners or i in beside for i, t in enumerate(tensors) if t.cacheable)
+        placed = beside | self._lay_out(owners, upward=first_model and complete)
+        return _placement(tensors, [placed.get(i, ()) for i in range(len(tensors))], owners)
+
+    def _room_for_tables(self, tensors: Sequence[ParameterTensor], local: Sequence[int],
+                         owners: dict[int, list[tuple[int, int]]]) -> list[int]:
+        """Choose the tables for which the other tensors leave room; from the rows in use before any of them."""
+        on_ring = [0] * TILES
+        for tile, rows in (part for chosen in owners.values() for part in chosen):
+            on_ring[tile] += rows
+        chosen: list[int] = []
+        for i in (i for i, t in enumerate(tensors) if t.table and t.cacheable):
+            trial = self.copy()
+            placed = trial._place_locals(tensors, [*local, *chosen, i])
+            left = min(trial.free(tile) - rows for tile, rows in enumerate(on_ring))
+            if left >= 0 and all(placed.values()):
+                self.slack = min(self.slack, left)
+                chosen.append(i)
+        return chosen
 
     def _side_by_side(self, tensors: Sequence[ParameterTensor], on_ring: set[int]) -> list[int]:
-        """Choose local tensors as long as there is room; returns them from the lowest row up."""
-        local = [i for i, t in enumerate(tensors) if t.cacheable and t.kind is Kind.LOCAL and i not in on_ring]
-        sized = any(tensors[i].by_size for i in local)
-        if sized:
-            local = [local[n] for n in by_size([tensors[i].total_rows for i in local])]
+        """Choose local tensors as long as there is room."""
+        local = local_order(tensors, on_ring)
         chosen: list[int] = []
         rows = tiles = 0
         for i in local:
@@ -168,12 +198,23 @@ class TileMemory:
                 self.slack = min(self.slack, left)
                 rows, tiles = rows + t.rows, widest
                 chosen.append(i)
-        return chosen if sized else sorted(chosen, key=lambda i: (-tensors[i].tiles, -i))
+        return chosen
+
+    def _place_locals(self, tensors: Sequence[ParameterTensor], chosen: Sequence[int]) -> dict[int, tuple[Piece, ...]]:
+        """Give local tensors rows, from the lowest up: by size where that is the habit, else those on most tiles first."""
+        sized = any(tensors[i].by_size for i in chosen)
+        order = chosen if sized else sorted(chosen, key=lambda i: (-tensors[i].tiles, -i))
+        return {i: self._place_local(tensors[i]) for i in order}
 
     def _place_local(self, tensor: ParameterTensor) -> tuple[Piece, ...]:
         row = max(self._bottom[:tensor.tiles])
+        self._bottom[:tensor.tiles] = [row] * tensor.tiles
+        return self._lie(tensor, row)
+
+    def _lie(self, tensor: ParameterTensor, row: int) -> tuple[Piece, ...]:
+        """Count the rows of a local tensor, and say where they are."""
         for tile in range(tensor.tiles):
-            self._bottom[tile] = row + tensor.rows
+            self._bottom[tile] += tensor.rows
             self._tables[tile] += tensor.rows if tensor.table else 0
         return tuple(Piece(tile, row, 0, tensor.rows_on(tile)) for tile in range(tensor.tiles))
 
@@ -268,6 +309,14 @@ class TileMemory:
 def _placement(tensors: Sequence[ParameterTensor], pieces: Sequence[tuple[Piece, ...]], owners: Iterable[int]) -> Placement:
     streamed = sum(t.streamed_bytes * t.reads for t, p in zip(tensors, pieces, strict=True) if not p)
     return Placement(tuple(pieces), frozenset(i for i in owners if tensors[i].kind is Kind.LOCAL), streamed)
+
+
+def local_order(tensors: Sequence[ParameterTensor], on_ring: Container[int]) -> list[int]:
+    """Return the order in which dense layers are served."""
+    local = [i for i, t in enumerate(tensors) if t.cacheable and t.kind is Kind.LOCAL and not t.table and i not in on_ring]
+    if any(tensors[i].by_size for i in local):
+        return [local[n] for n in by_size([tensors[i].total_rows for i in local])]
+    return local
 
 
 def _count(tensor: ParameterTensor, used: list[int], times: int) -> None:

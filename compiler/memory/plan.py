@@ -13,7 +13,8 @@ Rules, read off official programs:
   between groups of output channels only.
 * Co-compiled models are served in the order of the command line. The rows set aside for
   executables are those of the largest executable, not the sum. Where everything fits, the local
-  tensors of all models lie lowest.
+  tensors of all models lie lowest. How else models share the memory: :mod:`compiler.memory.sharing`.
+* Tables of a SOFTMAX get what all else leaves.
 
 These rules are first fit, and first fit is not monotone: with more room an early layer may take
 what two later ones had. :func:`plan_cache` therefore also plays them with less room than there is,
@@ -31,7 +32,8 @@ import numpy.typing as npt
 
 from compiler.facts import TILES, WIDE_ROW_BYTES, WIDE_ROWS
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
-from compiler.memory.placement import Piece, Placement, TileMemory
+from compiler.memory.placement import Piece, Placement
+from compiler.memory.sharing import WHOLE, Sharing
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,22 @@ class ModelPlan:
 
 @dataclass(frozen=True)
 class CachePlan:
-    """The plan of all models that share a caching token."""
+    """The plan of all models that share a caching token.
+
+    Attributes
+    ----------
+    rows:
+        Wide rows for their parameters, over all tiles.
+    """
 
     models: tuple[ModelPlan, ...]
     staging_row: int
+    rows: int
 
     @property
     def capacity(self) -> int:
         """On-chip bytes for parameters."""
-        return self.staging_row * TILES * WIDE_ROW_BYTES
+        return self.rows * WIDE_ROW_BYTES
 
     @property
     def remaining(self) -> int:
@@ -90,7 +99,7 @@ class CachePlan:
         return self.capacity - sum(m.used for m in self.models)
 
 
-def plan_cache(demands: Sequence[ModelDemand], rows: int | None = None) -> CachePlan:
+def plan_cache(demands: Sequence[ModelDemand], rows: int | None = None, sharing: Sharing = WHOLE) -> CachePlan:
     """Plan the on-chip memory of models in the order of the command line.
 
     Let H(b) be what the official rules give when the tiles have b rows each, and s(b) the bytes
@@ -114,10 +123,12 @@ def plan_cache(demands: Sequence[ModelDemand], rows: int | None = None) -> Cache
         At least one model.
     rows:
         Rows per tile; by default those below the staging of every model.
+    sharing:
+        How models share the memory. Unless they have all of it, one after the other, the plan is H(B).
     """
     top = min((d.staging_row for d in demands), default=WIDE_ROWS) if rows is None else rows
-    best, slack = _official(demands, top)
-    row = top - slack - 1
+    best, slack = _official(demands, top, sharing)
+    row = top - slack - 1 if sharing == WHOLE else 0
     while row > 0 and (short := _first_short(demands, best)) is not None:
         least = least_streamed(demands, short, row)
         if least > best[short].streamed or (least == best[short].streamed and short == len(demands) - 1):
@@ -126,14 +137,14 @@ def plan_cache(demands: Sequence[ModelDemand], rows: int | None = None) -> Cache
         if _cost(other) < _cost(best):
             best = other
         row -= slack + 1
-    models, taken = [], 0
+    models, taken, room = [], 0, sharing.memory(top).free_rows
     for demand, placement in zip(demands, best, strict=True):
-        models.append(ModelPlan(demand, placement.pieces, (top * TILES - taken) * WIDE_ROW_BYTES, placement.on_ring))
+        models.append(ModelPlan(demand, placement.pieces, (room - taken) * WIDE_ROW_BYTES, placement.on_ring))
         taken += sum(p.rows for pieces in placement.pieces for p in pieces)
-    return CachePlan(tuple(models), top)
+    return CachePlan(tuple(models), top, room)
 
 
-def settled_plan(demands: Sequence[Callable[[ModelPlan | None], ModelDemand]]) -> CachePlan:
+def settled_plan(demands: Sequence[Callable[[ModelPlan | None], ModelDemand]], sharing: Sharing = WHOLE) -> CachePlan:
     """Plan the memory; layers that turn out to be streamed take rows, so plan again until nothing changes.
 
     Parameters
@@ -141,22 +152,24 @@ def settled_plan(demands: Sequence[Callable[[ModelPlan | None], ModelDemand]]) -
     demands:
         Per model: what it asks for under a plan made before, or under none yet.
     """
-    plan = plan_cache([demand(None) for demand in demands])
+    plan = plan_cache([demand(None) for demand in demands], sharing=sharing)
     while True:
         found = [demand(own) for demand, own in zip(demands, plan.models, strict=True)]
         if min((d.staging_row for d in found), default=plan.staging_row) >= plan.staging_row:
             return plan
-        plan = plan_cache(found)
+        plan = plan_cache(found, sharing=sharing)
 
 
-def _official(demands: Sequence[ModelDemand], top: int) -> tuple[list[Placement], int]:
+def _official(demands: Sequence[ModelDemand], top: int, sharing: Sharing = WHOLE) -> tuple[list[Placement], int]:
     """Play the official rules with ``top`` rows per tile; returns also how many fewer would change nothing."""
-    memory = TileMemory(top)
-    together = memory.place_together([demand.tensors for demand in demands]) if len(demands) > 1 else None
+    memory, models = sharing.memory(top), [demand.tensors for demand in demands]
+    together = memory.place_together(models) if len(demands) > 1 else None
     if together is not None:
         return together, memory.slack
-    memory = TileMemory(top)
-    return [memory.place(demand.tensors) for demand in demands], memory.slack
+    memory = sharing.memory(top)
+    if sharing.jointly:
+        return memory.place_jointly(models), memory.slack
+    return [memory.place(tensors) for tensors in models], memory.slack
 
 
 def _cost(placements: Sequence[Placement]) -> list[tuple[int, int]]:
