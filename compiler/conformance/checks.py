@@ -11,7 +11,6 @@ from compiler.beagle.isa import Instruction, decode_stream, encode_stream
 from compiler.beagle.reference import Generation as Arithmetic
 from compiler.beagle.reference import evaluate
 from compiler.beagle.simulator import Machine
-from compiler.conformance.plan import compare_plan
 from compiler.conformance.runs import Array, PairUnderTest, against_kernels, compared, run, simulated_cycles
 from compiler.mapping import MappingOptions, map_graph
 from compiler.package import Executable, read_package, write_package
@@ -163,15 +162,15 @@ def parameters(pair: PairUnderTest) -> Result:
 def memory(pair: PairUnderTest) -> Result:
     """Each layer is cached or streamed as in the official model, and as many bytes are.
 
-    The plan is that of the whole graph that the official compiler maps, also where code generation does not reach.
+    The plan is that of the whole graph that the official compiler maps, also where code generation does not reach, and of
+    all models at hand that share its token; beside rows of others where there must have been others.
     """
-    graph = pair.source.main
-    mapped = map_graph(graph, MappingOptions(multiple_subgraphs=len(pair.packages) > 1))
-    if len(mapped.subgraphs) != len(pair.packages):
-        return Result("fail", f"{len(mapped.subgraphs)} subgraphs, official {len(pair.packages)}")
-    found = [compare_plan(graph, part, package, pair.generation)
-             for part, (_, package) in zip(mapped.subgraphs, pair.packages, strict=True)]
+    setting = pair.setting
+    if setting is None:
+        return Result("fail", f"another number of subgraphs than the official {len(pair.packages)}")
+    found = setting.comparisons[0]
     figures = {
+        "order": [pair.together[i].source.source for i in setting.order], "rows_taken": setting.rows_taken,
         "layers": sum(c.layers for c in found), "split_differs": sum(len(c.split_differs) for c in found),
         "unidentified": sum(len(c.unidentified) for c in found), "segments": sum(c.segments for c in found),
         "segments_identical": sum(c.identical for c in found),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from compiler.beagle.isa import Instruction, decode_stream
 from compiler.beagle.simulator.moves import RingReceive
@@ -16,6 +17,7 @@ from compiler.lowering.demand import GraphDemand, read_demand
 from compiler.mapping import Subgraph
 from compiler.memory.demand import Kind, ModelDemand, for_generation
 from compiler.memory.plan import ModelPlan, plan_cache
+from compiler.memory.sharing import WHOLE, Sharing
 from compiler.package import Executable, Package
 
 Segment = tuple[int, int, int]
@@ -93,11 +95,31 @@ class Comparison:
         return not self.split_differs and self.ours == self.official
 
 
-def compare_plan(graph: Graph, part: Subgraph, package: Package, generation: Generation) -> Comparison:
-    """Plan a subgraph with the habits of a generation of compilers."""
-    read = without_tables(read_demand(graph, part, "", generation=generation), package)
-    demand = for_generation(with_official_reads(read, package), generation)
-    return compare(read, plan_cache([demand], official_staging(package)).models[0], package)
+@dataclass(frozen=True)
+class Member:
+    """A subgraph that the official compiler mapped, and its package."""
+
+    graph: Graph
+    part: Subgraph
+    package: Package
+    generation: Generation
+
+    @cached_property
+    def read(self) -> GraphDemand:
+        """What it asks of parameter memory."""
+        return without_tables(read_demand(self.graph, self.part, "", generation=self.generation), self.package)
+
+    @cached_property
+    def demand(self) -> ModelDemand:
+        """The same with the habits of its compiler, read as often as the official program does."""
+        return for_generation(with_official_reads(self.read, self.package), self.generation)
+
+
+def compare_plans(members: Sequence[Member], sharing: Sharing = WHOLE) -> list[Comparison]:
+    """Plan subgraphs that share the memory, in this order, and compare each with its official executables."""
+    staging = min(official_staging(member.package) for member in members)
+    plan = plan_cache([member.demand for member in members], staging, sharing)
+    return [compare(member.read, own, member.package) for member, own in zip(members, plan.models, strict=True)]
 
 
 def compare(read: GraphDemand, plan: ModelPlan, package: Package) -> Comparison:

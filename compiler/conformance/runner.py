@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compiler.conformance.partners import SUFFIX, Files, find_partners, source_of
 from compiler.errors import UsageError
 from compiler.facts import RUNTIME_VERSION_CURRENT
 
 CHECKS = ("decode", "package", "cache", "simulate", "map", "parameters", "memory", "compile")
 MODEL_SECONDS = 900
 """Time for one check of one model; on two cores all pairs at hand stay below a third of it."""
-_SUFFIX = "_edgetpu.tflite"
+_PLANNED = {"parameters", "memory", "compile"}
+"""Checks for which it matters what was compiled together."""
+_UnderTest = tuple[str, Path, Path, tuple[Files, ...]]
+"""Name, source model, compiled model, others of the same token."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,10 @@ def find_pairs(paths: Iterable[str | Path]) -> list[tuple[str, Path, Path]]:
         if not path.exists():
             raise UsageError(f"{path}: does not exist.")
         root = path if path.is_dir() else path.parent
-        candidates = sorted(path.rglob(f"*{_SUFFIX}")) if path.is_dir() else [path]
+        candidates = sorted(path.rglob(f"*{SUFFIX}")) if path.is_dir() else [path]
         for compiled in candidates:
-            source = compiled.with_name(compiled.name[:-len(_SUFFIX)] + ".tflite")
-            if compiled.name.endswith(_SUFFIX) and source.exists():
+            if compiled.name.endswith(SUFFIX) and source_of(compiled).exists():
+                source = source_of(compiled)
                 found.append((str(source.relative_to(root).with_suffix("")), source, compiled))
     if not found:
         raise UsageError("no pair of X.tflite and X_edgetpu.tflite was found.",
@@ -57,11 +61,13 @@ def run_all(pairs: Sequence[tuple[str, Path, Path]], checks: Sequence[str], *, s
     unknown = [c for c in checks if c not in CHECKS]
     if unknown:
         raise UsageError(f"there is no check called {unknown[0]}.", advice=f"Checks: {', '.join(CHECKS)}.")
+    partners = find_partners(pair[1:] for pair in pairs) if _PLANNED & set(checks) else {}
+    under_test = [(*pair, partners.get(pair[2].resolve(), ())) for pair in pairs]
     with ThreadPoolExecutor(max(1, jobs)) as pool:
-        yield from pool.map(lambda pair: _run_one(pair, checks, samples, seed), pairs)
+        yield from pool.map(lambda pair: _run_one(pair, checks, samples, seed), under_test)
 
 
-def _run_one(pair: tuple[str, Path, Path], checks: Sequence[str], samples: int, seed: int) -> ModelReport:
+def _run_one(pair: _UnderTest, checks: Sequence[str], samples: int, seed: int) -> ModelReport:
     """Run the checks; one that crashes or takes too long fails alone, the others go on in a new process."""
     results: dict[str, dict[str, Any]] = {}
     while rest := [check for check in checks if check not in results]:
@@ -72,7 +78,7 @@ def _run_one(pair: tuple[str, Path, Path], checks: Sequence[str], samples: int, 
     return ModelReport(pair[0], results)
 
 
-def _run_process(pair: tuple[str, Path, Path], checks: Sequence[str], samples: int, seed: int,
+def _run_process(pair: _UnderTest, checks: Sequence[str], samples: int, seed: int,
                  results: dict[str, dict[str, Any]]) -> str:
     """Run checks in a process of their own, add what it reports; returns why it ended if it has not done all."""
     context = multiprocessing.get_context("spawn")
@@ -92,7 +98,7 @@ def _run_process(pair: tuple[str, Path, Path], checks: Sequence[str], samples: i
     return reason
 
 
-def _work(sender: Any, pair: tuple[str, Path, Path], checks: Sequence[str], samples: int, seed: int) -> None:
+def _work(sender: Any, pair: _UnderTest, checks: Sequence[str], samples: int, seed: int) -> None:
     """Body of the process of one model."""
     from compiler.conformance.checks import CHECK_FUNCTIONS
     from compiler.conformance.runs import PairUnderTest
@@ -100,7 +106,7 @@ def _work(sender: Any, pair: tuple[str, Path, Path], checks: Sequence[str], samp
     under_test: PairUnderTest | None = None
     for check in checks:
         try:
-            under_test = under_test or PairUnderTest(pair[1], pair[2], samples, seed)
+            under_test = under_test or PairUnderTest(pair[1], pair[2], samples, seed, pair[3])
             data = CHECK_FUNCTIONS[check](under_test).as_json()
         except Exception as error:  # the report names what went wrong; the next check goes on
             data = {"status": "fail", "reason": f"{type(error).__name__}: {error}"}

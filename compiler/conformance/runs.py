@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +16,14 @@ from compiler.beagle.judge import try_executables
 from compiler.beagle.reference import needed
 from compiler.beagle.simulator import Machine, SimulationError
 from compiler.beagle.timing import BUSES, Costs, latency_us
-from compiler.compile import CompiledModel, CompileOptions, compile_model
+from compiler.compile import CompiledModel, CompileOptions, compile_model, compile_models
+from compiler.conformance.partners import Files, Setting, overlap, settle
+from compiler.conformance.plan import Member
 from compiler.conformance.vintage import generation_of
 from compiler.errors import EtpuError
 from compiler.generation import Generation
 from compiler.graph import Graph, Model, Operator, Tensor, parse_model, read_model, serialize_model
+from compiler.mapping import MappingOptions, map_graph
 from compiler.package import Executable, Layer, Package, decode_output, encode_input, tensor_name
 from compiler.package.container import packages_of
 
@@ -51,11 +55,12 @@ class Run:
 class PairUnderTest:
     """A source model and what the official compiler made of it."""
 
-    def __init__(self, source: Path, compiled: Path, samples: int, seed: int) -> None:
+    def __init__(self, source: Path, compiled: Path, samples: int, seed: int, partners: Sequence[Files] = ()) -> None:
         self.source: Model = read_model(source)
         self.compiled: Model = read_model(compiled)
         self.samples = samples
         self.seed = seed
+        self._partners = partners
         self._official: dict[tuple[int, int], Run] = {}
 
     @cached_property
@@ -74,12 +79,54 @@ class PairUnderTest:
         return [e for _, package in self.packages for e in package.executables]
 
     @cached_property
+    def together(self) -> list[PairUnderTest]:
+        """This pair, and those at hand that shared the memory with it."""
+        found = [self]
+        for source, compiled in self._partners:
+            with suppress(EtpuError):  # a broken file says so in its own checks
+                other = PairUnderTest(source, compiled, self.samples, self.seed)
+                if other.members and not any(overlap(other.official_packages, known.official_packages) for known in found):
+                    found.append(other)
+        return found
+
+    @property
+    def official_packages(self) -> list[Package]:
+        """Packages of the official model."""
+        return [package for _, package in self.packages]
+
+    @cached_property
+    def members(self) -> list[Member]:
+        """What the official compiler mapped, subgraph by subgraph; empty when we do not cut the same number."""
+        graph, several = self.source.main, len(self.packages) > 1
+        parts = map_graph(graph, MappingOptions(multiple_subgraphs=several)).subgraphs
+        if len(parts) != len(self.packages):
+            return []
+        return [Member(graph, part, package, self.generation)
+                for part, package in zip(parts, self.official_packages, strict=True)]
+
+    @cached_property
+    def setting(self) -> Setting | None:
+        """How the models of the set were planned; None when there are no members."""
+        return settle([pair.members for pair in self.together]) if self.members else None
+
+    @cached_property
     def ours(self) -> CompiledModel:
-        """The source, compiled by our compiler with the official token, for the official runtime and generation."""
+        """The source, compiled by our compiler with the official token, for the official runtime and generation.
+
+        Together with the models at hand that share the token, as far as we can compile these.
+        """
         package = self.packages[0][1]
-        return compile_model(self.source, CompileOptions(
-            package.min_runtime_version, package.execution.token or None, multiple_subgraphs=len(self.packages) > 1,
-            generation=self.generation))
+        options = CompileOptions(package.min_runtime_version, package.execution.token or None,
+                                 multiple_subgraphs=len(self.packages) > 1, generation=self.generation)
+        if self.setting is None:
+            return compile_model(self.source, options)
+        order, options = self.setting.order, replace(options, sharing=self.setting.sharing)
+        try:
+            return compile_models([self.together[i].source for i in order], options)[order.index(0)]
+        except EtpuError:
+            if len(order) == 1:
+                raise
+            return compile_model(self.source, options)
 
     @cached_property
     def our_packages(self) -> list[Package]:

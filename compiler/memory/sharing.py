@@ -71,7 +71,7 @@ class SharedMemory(TileMemory):
     def _place_local(self, tensor: ParameterTensor) -> tuple[Piece, ...]:
         """Give a local tensor rows; nothing where there are none."""
         common = np.logical_and.reduce(self._open[:tensor.tiles])
-        fitting = [(stop - first, first) for first, stop in _stretches(common) if stop - first >= tensor.rows]
+        fitting = [(stop - first, first) for first, stop in stretches(common) if stop - first >= tensor.rows]
         if not fitting:
             return ()
         _, row = min(fitting)
@@ -90,12 +90,12 @@ class SharedMemory(TileMemory):
             taken[np.flatnonzero(self._open[tile])[:rows]] = True
             self._open[tile] &= ~taken
             self._bottom[tile] += rows
-            for start, stop in _stretches(taken):
+            for start, stop in stretches(taken):
                 yield Piece(tile, start, first, stop - start)
                 first += stop - start
 
 
-def _stretches(rows: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+def stretches(rows: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Return the stretches of rows that are set: first and stop."""
     edges = np.flatnonzero(np.diff(rows.astype(np.int8), prepend=0, append=0)).tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))
