@@ -53,3 +53,5 @@ def _against_official(summary: dict[str, dict[str, Any]]) -> Iterator[str]:
     found = summary.get("memory", {})
     if found.get("compared"):
         yield f"on-chip bytes at most the official ones: {found['at_most_official']} of {found['compared']}"
+    if found.get("beside_absent"):
+        yield f"planned beside rows of models that are not at hand: {found['beside_absent']} of {found['compared']}"

@@ -123,7 +123,7 @@ def summarize(reports: Sequence[ModelReport], checks: Sequence[str]) -> dict[str
     if "memory" in summary:
         found = [r.checks["memory"] for r in reports if "official_on_chip" in r.checks["memory"]]
         summary["memory"] |= {"compared": len(found), "at_most_official": sum(
-            c["on_chip"] <= c["official_on_chip"] for c in found)}
+            c["on_chip"] <= c["official_on_chip"] for c in found), "beside_absent": sum(c["rows_taken"] > 0 for c in found)}
     return summary
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence, Set
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -101,19 +101,24 @@ class TileMemory:
     def place(self, tensors: Sequence[ParameterTensor]) -> Placement:
         """Place the tensors of the next model.
 
-        Dense layers lie side by side as far as they fit, the others on the ring. Where something
-        is left over, all of them on the ring may leave less: published sizes of dense networks
-        (24 of 25 groups of 64 outputs, 16.0) only come about so.
+        Dense layers lie side by side as far as they fit, the others on the ring. Where not everything
+        fits, tables of a SOFTMAX get what all else leaves. Where something is left over still, all dense
+        layers on the ring may leave less: published sizes of dense networks (24 of 25 groups of 64
+        outputs, 16.0) only come about so.
         """
         before = self.copy()
         placed = self._place(tensors, set())
+        tables = frozenset(i for i, t in enumerate(tensors) if t.table and t.cacheable)
+        if tables and not all(p for p, t in zip(placed.pieces, tensors, strict=True) if t.cacheable):
+            self._restore(before)
+            placed = self._place(tensors, set(), tables)
         dense = {i for i, t in enumerate(tensors) if t.cacheable and t.kind is Kind.LOCAL and t.group_rows}
         least = sum(t.streamed_bytes * t.reads for t in tensors if not t.cacheable)
         if placed.streamed == least or not dense:
             return placed
         after = self.copy()
         self._restore(before)
-        on_ring = self._place(tensors, dense)
+        on_ring = self._place(tensors, dense, tables)
         if on_ring.streamed < placed.streamed:
             return on_ring
         self._restore(after)
@@ -126,11 +131,7 @@ class TileMemory:
         ring, model by model.
         """
         flat = [t for tensors in models for t in tensors]
-        local = self._side_by_side(flat, set())
-        tables = [i for i, t in enumerate(flat) if t.table and t.cacheable]
-        found = self._place_locals(flat, [*local, *tables])
-        if min(self.free(tile) for tile in range(TILES)) < 0:
-            return None
+        found = self._place_locals(flat, self._side_by_side(flat, set()))
         placements, first = [], 0
         for tensors in models:
             pieces = [found.get(first + i, ()) for i in range(len(tensors))]
@@ -153,15 +154,16 @@ class TileMemory:
             placements.append(_placement(tensors, placed.pieces[first:last], on_ring))
         return placements
 
-    def _place(self, tensors: Sequence[ParameterTensor], on_ring: set[int]) -> Placement:
+    def _place(self, tensors: Sequence[ParameterTensor], on_ring: set[int], last: frozenset[int] = frozenset()) -> Placement:
+        """Place tensors, those dense layers on the ring, these tables in the end."""
         before = self.copy()
         first_model = not any(self._bottom) and all(c == self._top for c in self._ceiling)
-        local = self._side_by_side(tensors, on_ring)
+        local = self._side_by_side(tensors, on_ring | last)
         beside = self._place_locals(tensors, local)
         ring = {i for i, t in enumerate(tensors)
                 if t.cacheable and i not in beside and (t.kind is Kind.RING or t.group_rows)}
         owners = self._assign(tensors, ring, set(beside))
-        if tables := before._room_for_tables(tensors, local, owners):
+        if tables := before._room_for_tables(tensors, local, owners, last):
             self._restore(before)
             self.slack = min(self.slack, before.slack)
             beside = self._place_locals(tensors, [*local, *tables])
@@ -170,13 +172,13 @@ class TileMemory:
         return _placement(tensors, [placed.get(i, ()) for i in range(len(tensors))], owners)
 
     def _room_for_tables(self, tensors: Sequence[ParameterTensor], local: Sequence[int],
-                         owners: dict[int, list[tuple[int, int]]]) -> list[int]:
+                         owners: dict[int, list[tuple[int, int]]], tables: Set[int]) -> list[int]:
         """Choose the tables for which the other tensors leave room; from the rows in use before any of them."""
         on_ring = [0] * TILES
         for tile, rows in (part for chosen in owners.values() for part in chosen):
             on_ring[tile] += rows
         chosen: list[int] = []
-        for i in (i for i, t in enumerate(tensors) if t.table and t.cacheable):
+        for i in sorted(tables):
             trial = self.copy()
             placed = trial._place_locals(tensors, [*local, *chosen, i])
             left = min(trial.free(tile) - rows for tile, rows in enumerate(on_ring))
@@ -313,7 +315,7 @@ def _placement(tensors: Sequence[ParameterTensor], pieces: Sequence[tuple[Piece,
 
 def local_order(tensors: Sequence[ParameterTensor], on_ring: Container[int]) -> list[int]:
     """Return the order in which dense layers are served."""
-    local = [i for i, t in enumerate(tensors) if t.cacheable and t.kind is Kind.LOCAL and not t.table and i not in on_ring]
+    local = [i for i, t in enumerate(tensors) if t.cacheable and t.kind is Kind.LOCAL and i not in on_ring]
     if any(tensors[i].by_size for i in local):
         return [local[n] for n in by_size([tensors[i].total_rows for i in local])]
     return local
