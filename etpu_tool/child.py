@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import pickle
+import select
+import signal
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from compiler.errors import ActivationsTooLargeError, CompilationError, EtpuError, InvalidModelError, UsageError
 
@@ -46,29 +47,28 @@ def in_child(work: Callable[[], T], seconds: float) -> T:
     """
     if not hasattr(os, "fork"):
         return work()
-    import multiprocessing
-
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe(duplex=False)
+    ours, theirs = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    process = context.Process(target=_answer, args=(theirs, work), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        if not ours.poll(max(seconds, 0)):
-            raise TimeLimitError(f"the compilation took longer than {seconds:g} seconds and was given up.",
-                                 advice="Give it more time with --timeout_sec.")
+    child = os.fork()
+    if not child:
+        _be_the_child(theirs, work)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as channel:
         try:
-            kind, value = ours.recv()
-        except EOFError:
-            process.join()
-            raise InternalError(f"the compilation ended with status {process.exitcode}.",
-                                advice="Most likely there is not enough memory for it.") from None
-    finally:
-        process.kill()
-        process.join()
-        ours.close()
+            if not select.select([channel], [], [], max(seconds, 0))[0]:
+                raise TimeLimitError(f"the compilation took longer than {seconds:g} seconds and was given up.",
+                                     advice="Give it more time with --timeout_sec.")
+            answer = channel.read()
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            raise
+        finally:
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status:
+        raise InternalError(f"the compilation ended with status {status}.",
+                            advice="Most likely there is not enough memory for it.")
+    kind, value = pickle.loads(answer)
     if kind is None:
         result: T = value
         return result
@@ -76,19 +76,29 @@ def in_child(work: Callable[[], T], seconds: float) -> T:
     raise kind(message, advice=advice)
 
 
-def _answer(channel: object, work: Callable[[], object]) -> None:
-    """Send (None, result), or the kind of an error and its texts."""
-    answer: tuple[object, object]
+def _be_the_child(channel: int, work: Callable[[], object]) -> NoReturn:
+    """Send the answer; nothing of the parent's is cleaned up here."""
+    status = 1
     try:
-        answer = None, work()
+        with os.fdopen(channel, "wb") as pipe:
+            pickle.dump(_answer(work), pipe, pickle.HIGHEST_PROTOCOL)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _answer(work: Callable[[], object]) -> tuple[object, object]:
+    """Return (None, result), or the kind of an error and its texts."""
+    try:
+        return None, work()
     except EtpuError as error:
-        answer = next(kind for kind in _KINDS if isinstance(error, kind)), (error.message, error.advice)
+        return next(kind for kind in _KINDS if isinstance(error, kind)), (error.message, error.advice)
     except Exception as error:
-        answer = InternalError, (_place(error), "Please report this together with the model.")
-    with contextlib.suppress(BrokenPipeError):
-        channel.send(answer)  # type: ignore[attr-defined]
+        return InternalError, (_place(error), "Please report this together with the model.")
 
 
 def _place(error: Exception) -> str:
+    import traceback
+
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"internal error: {type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})."

@@ -2,43 +2,54 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import sys
-
-import typer
+from typing import TYPE_CHECKING
 
 from compiler.errors import EtpuError
-from etpu_tool import asm, conformance, deploy, devices, disasm, doctor, inspect, order, profile, run_verb, simulate
-from etpu_tool import compile as compile_verb
 
-app = typer.Typer(
-    name="etpu",
-    help="Open compiler and deploy toolchain for Google Coral Edge TPUs.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-app.command("compile")(compile_verb.compile_command)
-app.command("order")(order.order_command)
-app.command("inspect")(inspect.inspect_command)
-app.command("disasm")(disasm.disasm_command)
-app.command("asm")(asm.asm_command)
-app.command("conformance")(conformance.conformance_command)
-app.command("simulate")(simulate.simulate_command)
-app.add_typer(devices.app, name="devices")
-app.command("deploy")(deploy.deploy_command)
-app.command("rollback")(deploy.rollback_command)
-app.command("releases")(deploy.releases_command)
-app.command("run")(run_verb.run_command)
-app.command("profile")(profile.profile_command)
-app.command("doctor")(doctor.doctor_command)
+if TYPE_CHECKING:
+    import typer
+
+_MODULES = {
+    "compile": "compile", "order": "order", "inspect": "inspect", "disasm": "disasm", "asm": "asm",
+    "conformance": "conformance", "simulate": "simulate", "devices": "devices", "deploy": "deploy", "rollback": "deploy",
+    "releases": "deploy", "run": "run_verb", "profile": "profile", "doctor": "doctor",
+}
+"""Verb -> module with its ``VERB_command``, or with an ``app`` of several."""
+_OBJECTS_UNTIL_COLLECTION = 100_000
+"""Python's 700 cost a tenth of a compilation, whose objects nearly all stay."""
+
+
+def command_line(verb: str = "") -> typer.Typer:
+    """Return the command line with one verb, or with all if there is no such verb: describing a verb takes time."""
+    import typer
+
+    app = typer.Typer(
+        name="etpu",
+        help="Open compiler and deploy toolchain for Google Coral Edge TPUs.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(lambda: None)  # verbs are named even where there is but one
+    for name in [verb] if verb in _MODULES else _MODULES:
+        module = importlib.import_module(f"etpu_tool.{_MODULES[name]}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
+        else:
+            app.command(name)(getattr(module, f"{name}_command"))
+    return app
 
 
 def run() -> None:
     """Entry point: errors become one line on standard error and an exit status."""
+    gc.set_threshold(_OBJECTS_UNTIL_COLLECTION)
     try:
-        app()
+        command_line(*sys.argv[1:2])()
     except EtpuError as error:
         fail(error)
     except BrokenPipeError:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from compiler.facts import WIDE_ROW_BYTES
 from compiler.graph import serialize_model
-from etpu_tool.main import app
+from etpu_tool.main import command_line
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -29,7 +29,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_json_adds_up_to_the_memory_lines(source: Path) -> None:
-    result = CliRunner().invoke(app, ["compile", "--json", "--memory-map", str(source)])
+    result = CliRunner().invoke(command_line("compile"), ["compile", "--json", "--memory-map", str(source)])
     assert result.exit_code == 0, result.output
     (report,) = json.loads(result.stdout)
     rows = report["memory_map"]
@@ -40,14 +40,14 @@ def test_json_adds_up_to_the_memory_lines(source: Path) -> None:
 
 
 def test_table_names_layers_and_rows(source: Path) -> None:
-    result = CliRunner().invoke(app, ["compile", "--memory-map", str(source)])
+    result = CliRunner().invoke(command_line("compile"), ["compile", "--memory-map", str(source)])
     assert result.exit_code == 0, result.output
     assert "CONV_2D (operator 0)" in result.stdout
     assert "tile 0: rows" in result.stdout
 
 
 def test_picture_shows_every_piece(source: Path) -> None:
-    result = CliRunner().invoke(app, ["compile", "--memory-picture", "map.svg", str(source)])
+    result = CliRunner().invoke(command_line("compile"), ["compile", "--memory-picture", "map.svg", str(source)])
     assert result.exit_code == 0, result.output
     titles = [t.text or "" for t in ElementTree.parse("map.svg").iter(f"{SVG}title")]
     assert sum("used by the executables" in t for t in titles) == 16
@@ -55,6 +55,6 @@ def test_picture_shows_every_piece(source: Path) -> None:
 
 
 def test_a_picture_has_to_be_svg(source: Path) -> None:
-    result = CliRunner().invoke(app, ["compile", "--memory-picture", "map.png", str(source)])
+    result = CliRunner().invoke(command_line("compile"), ["compile", "--memory-picture", "map.png", str(source)])
     assert result.exit_code != 0
     assert [p.name for p in Path().iterdir()] == ["net.tflite"]
