@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from compiler.errors import ActivationsTooLargeError, CompilationError, UsageError
@@ -25,9 +25,10 @@ from compiler.package.layers import input_layer, output_layer, shared_layer
 from compiler.package.model import Executable, ExecutableType, Package
 from compiler.package.options import CustomOptions, write_custom_options
 from compiler.package.writer import write_package
+from compiler.records import record
 
 
-@dataclass(frozen=True)
+@record
 class CompileOptions:
     """What the user asks of a compilation.
 
@@ -67,7 +68,7 @@ class CompileOptions:
         return self.generation or for_runtime(self.min_runtime_version)
 
 
-@dataclass(frozen=True)
+@record
 class CompiledModel:
     """A compiled model and the figures of its report.
 

@@ -11,10 +11,10 @@ Evidence: published compiled models whose logs name the version (1.0.249710469, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from compiler.facts import RUNTIME_INT8_HOST
+from compiler.records import record
 
 
 class SoftmaxForm(Enum):
@@ -31,7 +31,7 @@ class SoftmaxForm(Enum):
 _CONVOLUTION, _DEPTHWISE, _DENSE = "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"
 
 
-@dataclass(frozen=True)
+@record
 class Generation:
     """Habits of a version of the official compiler.
 

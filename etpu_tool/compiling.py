@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compiler.errors import CompilationError, UsageError
+from compiler.records import record
 from etpu_tool.child import in_child
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ DEFAULT_TIMEOUT = 180
 BALANCES = ("parameters", "latency")
 
 
-@dataclass(frozen=True)
+@record
 class Request:
     """What is to be compiled.
 

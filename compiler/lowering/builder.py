@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from compiler.beagle.isa import WORD_BYTES, Instruction, encode, instruction
@@ -22,6 +21,7 @@ from compiler.package.model import (
     Meta,
     Position,
 )
+from compiler.records import record
 
 ALL_TILES = (1 << TILES) - 1
 ALL_ENGINES = 0x3FF
@@ -118,7 +118,7 @@ def signal(name: str, level: int) -> Values:
     return {f"{name}.valid": 1, f"{name}.level": level}
 
 
-@dataclass(frozen=True)
+@record
 class Program:
     """A finished program.
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from compiler.beagle.isa.counters import DmaTag, ScalarCounter
 from compiler.facts import PARAMETER_FIFO_LINES, PARAMETER_LINE_BYTES
 from compiler.lowering.builder import Program, ProgramBuilder, address_pair, linear, signal, walk, watch
 from compiler.package.model import BaseAddress
+from compiler.records import record
 
 HALF_FIFO = PARAMETER_FIFO_LINES // 2
 _TRACE_FLAG = 0x8000
 """Trace ids of caching programs carry the top bit."""
 
 
-@dataclass(frozen=True)
+@record
 class CacheSegment:
     """Rows of one parameter tensor on one tile.
 

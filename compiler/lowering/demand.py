@@ -7,7 +7,6 @@ every graph that the mapping allows, also where no program can be generated yet.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,6 +27,7 @@ from compiler.lowering.spatial.layer import Layer
 from compiler.lowering.spatial.weights import Kernel
 from compiler.mapping import Subgraph
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
+from compiler.records import record
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _WITH_CONSTANTS = ("ADD", "SUB", "MUL", "PRELU")
@@ -37,7 +37,7 @@ _SPREAD_POSITIONS = 16
 """Pixels that a table brings together when an image is too large for one."""
 
 
-@dataclass(frozen=True)
+@record
 class GraphDemand:
     """The demand of a subgraph, and the parameters themselves.
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import LANES, TILES, WIDE_ROWS
 from compiler.lowering.builder import ProgramBuilder, Values, signal, walk, watch
 from compiler.lowering.parameters import DenseParameters, round_up
 from compiler.lowering.pieces import ROW_WORDS
 from compiler.memory.placement import Piece
+from compiler.records import record
 
 _FLOAT_ONE = 0x3F800000
 
 
-@dataclass(frozen=True)
+@record
 class DenseLayer:
     """A fully connected layer ready for code generation.
 

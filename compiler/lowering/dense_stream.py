@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from compiler.beagle.isa.counters import DmaTag, ScalarCounter, TileCounter
 from compiler.facts import PARAMETER_FIFO_LINES, PARAMETER_LINE_BYTES, WIDE_ROWS
@@ -19,6 +18,7 @@ from compiler.lowering.dense_layer import (
 )
 from compiler.lowering.parameters import DenseParameters, round_up
 from compiler.package.model import BaseAddress
+from compiler.records import record
 
 STREAM_CHUNK_ROWS = 32
 """Rows of weights that arrive together."""
@@ -30,7 +30,7 @@ PARAMETER_CREDITS = PARAMETER_FIFO_LINES - 4
 """Lines that the infeed may run ahead of the pops."""
 
 
-@dataclass(frozen=True)
+@record
 class StreamBuffers:
     """Wide rows through which a streamed layer's parameters pass: two slots of rows, two of headers.
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from compiler.graph import Operator
 from compiler.lowering.builder import Program
 from compiler.mapping import Status, Verdict
+from compiler.records import record
 
 
-@dataclass(frozen=True)
+@record
 class LoweredNetwork:
     """Programs and parameters of one subgraph.
 

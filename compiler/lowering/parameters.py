@@ -7,7 +7,6 @@ output channel, its bytes the weights of four consecutive input channels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.facts import LANES, PARAMETER_LINE_BYTES
+from compiler.records import record
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -24,7 +24,7 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-@dataclass(frozen=True)
+@record
 class DenseParameters:
     """What a dense layer multiplies with.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from compiler.beagle.isa.counters import TileCounter, TileEngine
 from compiler.facts import WIDE_ROW_BYTES
 from compiler.lowering.builder import ProgramBuilder, signal, walk, watch
+from compiler.records import record
 
 ROW_WORDS = WIDE_ROW_BYTES // 4
 ROWS = 6
@@ -18,7 +19,7 @@ _RECEIVING = 4
 """The row in which packets arrive, counted from the one that an owner sends from; each with a second one."""
 
 
-@dataclass(frozen=True)
+@record
 class Slice:
     """A part of a vector in the narrow memory of one tile, in words."""
 

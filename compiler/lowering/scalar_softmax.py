@@ -7,7 +7,6 @@ largest value, sums up the powers of two of the differences, and replaces every 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from compiler.lowering.pieces import Slice
 from compiler.lowering.scalar_memory import SCALAR_WORDS, push_words, push_zero
 from compiler.lowering.softmax_layer import Probabilities
 from compiler.package.model import BaseAddress
+from compiler.records import record
 
 _LOG2_E = bits(np.float32(np.log2(np.e)))
 _MINUS_INFINITY = 0xFF800000
@@ -31,7 +31,7 @@ _LOAD, _STORE = 2, 4
 """Port and vector operation with a word address in a register."""
 
 
-@dataclass(frozen=True)
+@record
 class ScalarSoftmax(Probabilities):
     """A softmax on the scalar core, ready for code generation.
 

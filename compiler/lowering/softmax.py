@@ -8,7 +8,6 @@ tile 0 collects them to find maximum and sum, and sends each of the others what 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
@@ -43,6 +42,7 @@ from compiler.lowering.softmax_step import (
     step_fields,
     used_dims,
 )
+from compiler.records import record
 
 IDENTITY_ROW = WIDE_ROWS - 1
 _IDENTITY = (0x1, 0x100, 0x10000, 0x1000000)
@@ -59,7 +59,7 @@ _PLAIN, _TABLE, _ROOT = 4, 5, 7
 _TILE = 1
 
 
-@dataclass(frozen=True)
+@record
 class Places:
     """Narrow byte addresses: whole operand, result on every tile, and all else by name."""
 

@@ -7,7 +7,6 @@ exponential.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from compiler.facts import PARAMETER_LINE_BYTES
 from compiler.lowering.arithmetic import bits
 from compiler.lowering.spatial.buffers import Lifetime
+from compiler.records import record
 
 _LEAST = -(1 << 31)
 _CONSTANT_BYTES, _PAIR_BYTES = 16, 32
@@ -23,7 +23,7 @@ _ROOT_BYTES = 8
 """Four numbers of 16 bits."""
 
 
-@dataclass(frozen=True)
+@record
 class Limits:
     """Output stage of a step that keeps its numbers: bit patterns of float32 multiplier and clamp."""
 
@@ -32,7 +32,7 @@ class Limits:
     high: int
 
 
-@dataclass(frozen=True)
+@record
 class Probabilities:
     """A softmax over one vector.
 
@@ -55,7 +55,7 @@ class Probabilities:
         return -(-self.classes // 4)
 
 
-@dataclass(frozen=True)
+@record
 class SoftmaxLayer(Probabilities):
     """A softmax on the tiles, ready for code generation.
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from compiler.errors import DynamicShapeError, InvalidModelError, NotQuantizedError, UsageError
 from compiler.facts import CUSTOM_OPERATOR, RUNTIME_VERSION_CURRENT
 from compiler.graph import Graph, Model, Operator
 from compiler.mapping.rules import RULES
 from compiler.mapping.status import MAPPED, Status, Verdict
+from compiler.records import record
 
 Lowerable = Callable[[Graph, Operator], Verdict | None]
 """Says why an operator cannot be emitted; None when it can."""
 
 
-@dataclass(frozen=True)
+@record
 class MappingOptions:
     """What the user asks of the mapping.
 
@@ -35,7 +35,7 @@ class MappingOptions:
     first_operators: int | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Subgraph:
     """Operators that become one custom operator.
 
@@ -50,7 +50,7 @@ class Subgraph:
     outputs: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@record
 class MappedGraph:
     """A graph with a verdict for every operator."""
 

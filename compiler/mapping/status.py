@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from compiler.records import record
 
 
 class Status(Enum):
@@ -21,7 +22,7 @@ class Status(Enum):
     INTERPOLATION = "Image-interpolation layer won't run precisely enough on Edge TPU"
 
 
-@dataclass(frozen=True)
+@record
 class Verdict:
     """Why an operator is where it is.
 

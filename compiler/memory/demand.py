@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 
 from compiler.facts import WIDE_ROWS
 from compiler.generation import Generation
+from compiler.records import record
 
 
 class Kind(Enum):
@@ -18,7 +19,7 @@ class Kind(Enum):
     """One owner tile sends the rows over the ring bus to all tiles (spatial layers)."""
 
 
-@dataclass(frozen=True)
+@record
 class ParameterTensor:
     """The parameters of one layer.
 
@@ -77,7 +78,7 @@ class ParameterTensor:
         return self.last_rows if last and self.last_rows is not None else self.rows
 
 
-@dataclass(frozen=True)
+@record
 class ModelDemand:
     """All parameter tensors of a model in operator order, and where its executable's staging begins.
 

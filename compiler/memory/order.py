@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 from compiler.facts import TILES, WIDE_ROW_BYTES
 from compiler.memory.demand import ModelDemand
 from compiler.memory.plan import plan_cache
 from compiler.memory.prefix import Prefix, is_pooled
+from compiler.records import record
 
 EXACT_MODELS = 8
 """Up to this many models the search is exhaustive (with bounds that lose nothing)."""
@@ -34,7 +34,7 @@ SEARCH_SECONDS = 6.0
 """Time limit of longer searches; a step that has begun ends up to two seconds later, all within ten."""
 
 
-@dataclass(frozen=True)
+@record
 class Candidate:
     """A model that wants memory.
 
@@ -53,7 +53,7 @@ class Candidate:
     compute_us: float = 0.0
 
 
-@dataclass(frozen=True)
+@record
 class Traffic:
     """What parameter traffic costs, and how invocations follow each other.
 
@@ -73,7 +73,7 @@ class Traffic:
     objective: str = "latency"
 
 
-@dataclass(frozen=True)
+@record
 class Share:
     """What one model gets in an arrangement.
 
@@ -102,7 +102,7 @@ class Share:
         return self.uncached_us if self.wiped_by_others else self.cached_us
 
 
-@dataclass(frozen=True)
+@record
 class Arrangement:
     """The chosen order.
 

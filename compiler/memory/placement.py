@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence, Set
 from copy import copy
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
 
@@ -12,9 +11,10 @@ from compiler.facts import TILES
 from compiler.memory.demand import Kind, ParameterTensor
 from compiler.memory.size_order import by_size, unstable_order
 from compiler.memory.tile_heap import TileHeap
+from compiler.records import record
 
 
-@dataclass(frozen=True)
+@record
 class Piece:
     """Rows of one tensor on one tile.
 
@@ -34,7 +34,7 @@ class Piece:
     rows: int
 
 
-@dataclass(frozen=True)
+@record
 class Placement:
     """Where the tensors of one model lie.
 

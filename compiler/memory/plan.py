@@ -24,7 +24,6 @@ and takes the best of all: see there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -34,9 +33,10 @@ from compiler.facts import TILES, WIDE_ROW_BYTES, WIDE_ROWS
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
 from compiler.memory.placement import Piece, Placement
 from compiler.memory.sharing import WHOLE, Sharing
+from compiler.records import record
 
 
-@dataclass(frozen=True)
+@record
 class ModelPlan:
     """The plan of one model.
 
@@ -74,7 +74,7 @@ class ModelPlan:
         return sum(t.streamed_bytes * t.reads for t, p in zip(self.demand.tensors, self.pieces, strict=True) if not p)
 
 
-@dataclass(frozen=True)
+@record
 class CachePlan:
     """The plan of all models that share a caching token.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +10,13 @@ import numpy.typing as npt
 from compiler.facts import TILES
 from compiler.memory.demand import ParameterTensor
 from compiler.memory.placement import Piece, TileMemory, local_order
+from compiler.records import record
 
 Room = tuple[tuple[tuple[int, int], ...], ...]
 """Per tile: stretches of wide rows (first, stop) that may be used."""
 
 
-@dataclass(frozen=True)
+@record
 class Sharing:
     """How models share the memory.
 

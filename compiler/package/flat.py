@@ -14,6 +14,7 @@ from enum import IntEnum
 from typing import TypeVar
 
 from compiler.errors import PackageError
+from compiler.records import record
 
 T = TypeVar("T")
 _READS_PER_BYTE = 4
@@ -49,7 +50,7 @@ class _Buffer:
         return PackageError(f"{self.what} is damaged: {where} {why}.", advice="Compile the model again.")
 
 
-@dataclass(frozen=True)
+@record
 class TableView:
     """One table of a flatbuffer.
 

@@ -5,9 +5,11 @@ Names follow the public headers of the runtime (libedgetpu). Sizes are bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import Union
+
+from compiler.records import record
 
 
 class ExecutableType(IntEnum):
@@ -60,7 +62,7 @@ class DataType(IntEnum):
                 DataType.SINGLE: 4}.get(self, 2)
 
 
-@dataclass(frozen=True)
+@record
 class Meta:
     """A host buffer: what, and for layers which."""
 
@@ -70,7 +72,7 @@ class Meta:
     position: Position = Position.LOWER
 
 
-@dataclass(frozen=True)
+@record
 class FieldOffset:
     """Where the runtime writes half of an address into a stream (bit offset from its start)."""
 
@@ -78,7 +80,7 @@ class FieldOffset:
     offset_bit: int
 
 
-@dataclass(frozen=True)
+@record
 class InstructionChunk:
     """One instruction stream and the addresses to be written into it."""
 
@@ -86,7 +88,7 @@ class InstructionChunk:
     field_offsets: tuple[FieldOffset, ...] = ()
 
 
-@dataclass(frozen=True)
+@record
 class DescriptorHint:
     """A host transfer."""
 
@@ -96,7 +98,7 @@ class DescriptorHint:
     direction: Direction
 
 
-@dataclass(frozen=True)
+@record
 class InstructionHint:
     """The device fetches an instruction chunk."""
 
@@ -104,7 +106,7 @@ class InstructionHint:
     direction: Direction = Direction.INFEED
 
 
-@dataclass(frozen=True)
+@record
 class InterruptHint:
     """The device raises an interrupt."""
 
@@ -112,7 +114,7 @@ class InterruptHint:
     direction: Direction = Direction.OUTFEED
 
 
-@dataclass(frozen=True)
+@record
 class FenceHint:
     """All transfers before it end before the next begins."""
 
@@ -122,7 +124,7 @@ class FenceHint:
 Hint = Union[DescriptorHint, InstructionHint, InterruptHint, FenceHint]  # noqa: UP007 - evaluated at run time on 3.9
 
 
-@dataclass(frozen=True)
+@record
 class DmaHints:
     """Host transfers in program order."""
 
@@ -130,7 +132,7 @@ class DmaHints:
     fully_deterministic: bool = True
 
 
-@dataclass(frozen=True)
+@record
 class OutputLayout:
     """How a tensor lies in the output buffer: tile by tile.
 
@@ -159,7 +161,7 @@ class OutputLayout:
     row_size: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Layer:
     """An input or output of an executable.
 
@@ -197,7 +199,7 @@ class Layer:
     has_slices: bool = False
 
 
-@dataclass(frozen=True)
+@record
 class Executable:
     """A program with its parameters and the description of its host buffers."""
 
@@ -220,7 +222,7 @@ class Executable:
     parameters_in_dram: bool = False
 
 
-@dataclass(frozen=True)
+@record
 class Package:
     """The container: executables of one Edge TPU subgraph."""
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from compiler.errors import PackageError
+from compiler.records import record
 
 _VERSION, CHIP_NAME, _PACKAGE, _MODE, CHIPS, _EXTRA = "1", "2", "4", "5", "6", "7"
 CHIP_BEAGLE = 18
 """Number of the chip in the list under key 6."""
 
 
-@dataclass(frozen=True)
+@record
 class CustomOptions:
     """What the custom operator carries beside the package.
 

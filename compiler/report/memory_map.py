@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -11,12 +11,13 @@ from compiler.compile import CompiledModel
 from compiler.facts import TILES, WIDE_ROW_BYTES, WIDE_ROWS
 from compiler.memory.demand import Kind
 from compiler.memory.plan import ModelPlan, Piece
+from compiler.records import record
 
 _COLUMN, _GAP, _HEIGHT, _LEFT, _TOP = 44, 6, 520, 60, 40
 _COLOURS = ("#4269d0", "#efb118", "#3ca951", "#ff725c", "#6cc5b0", "#a463f2", "#9c6b4e", "#97bbf5")
 
 
-@dataclass(frozen=True)
+@record
 class MemoryRow:
     """Parameters of one layer.
 

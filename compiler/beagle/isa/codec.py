@@ -8,7 +8,7 @@ of one form are unpacked together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 
 import numpy as np
@@ -17,11 +17,12 @@ import numpy.typing as npt
 from compiler.beagle.isa.fields import WORD_BITS, Form
 from compiler.beagle.isa.forms import FORM_BY_KEY, FORM_BY_NAME
 from compiler.errors import ProgramError
+from compiler.records import record
 
 WORD_BYTES = WORD_BITS // 8
 
 
-@dataclass(frozen=True)
+@record
 class Instruction:
     """One instruction: its form and the values of its fields.
 

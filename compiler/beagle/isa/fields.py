@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 
+from compiler.records import record
+
 WORD_BITS = 128
 """Instructions are sequences of 128-bit words."""
 
@@ -27,7 +29,7 @@ class Evidence(Enum):
     """Position and value are certain, the meaning is a guess."""
 
 
-@dataclass(frozen=True)
+@record
 class Field:
     """A named range of bits of an instruction.
 
@@ -64,7 +66,7 @@ class Field:
         return (1 << (self.width - 1)) - 1 if self.signed else (1 << self.width) - 1
 
 
-@dataclass(frozen=True)
+@record
 class AddressGenerator:
     """Names of the fields of one tensor traversal unit (TTU) inside a form."""
 
@@ -73,7 +75,7 @@ class AddressGenerator:
     dims: int
 
 
-@dataclass(frozen=True)
+@record
 class Form:
     """The table of one opcode.
 

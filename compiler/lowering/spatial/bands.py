@@ -10,16 +10,17 @@ inside a strip only take the memory of one band.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
 from compiler.facts import TILE_COLUMNS, TILES
 from compiler.lowering.spatial.geometry import NOWHERE, Activation, Region, Slab, Span, Window, passed_on, split
+from compiler.records import record
 
 Windows = tuple[Window, Window]
 
 
-@dataclass(frozen=True)
+@record
 class Reading:
     """What a layer computes from what.
 
@@ -38,7 +39,7 @@ class Reading:
     aligned: bool = False
 
 
-@dataclass(frozen=True)
+@record
 class Strip:
     """Layers ``first`` to ``stop`` (not included), run for one band after the other.
 
@@ -71,7 +72,7 @@ class Strip:
         return self.bands * self.columns
 
 
-@dataclass(frozen=True)
+@record
 class Trace:
     """Rows (or columns) of every activation of a strip in one band, by the row (or column) of tiles.
 

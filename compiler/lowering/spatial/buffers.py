@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from compiler.facts import WIDE_ROWS
+from compiler.records import record
 
 _PROMOTIONS = 6
 """How often what found no room is put in front."""
 
 
-@dataclass(frozen=True)
+@record
 class Lifetime:
     """A buffer and the steps of the program during which it is needed, both ends included."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from compiler.facts import TILES
 from compiler.generation import Generation
@@ -13,9 +13,10 @@ from compiler.lowering.spatial.gathering import Gather, Joint
 from compiler.lowering.spatial.geometry import Image, Window
 from compiler.lowering.spatial.layer import Layer
 from compiler.mapping import Subgraph
+from compiler.records import record
 
 
-@dataclass(frozen=True)
+@record
 class Padding:
     """Rows and columns that a PAD in front of a convolution adds before and after."""
 
@@ -23,7 +24,7 @@ class Padding:
     columns: tuple[int, int] = (0, 0)
 
 
-@dataclass(frozen=True)
+@record
 class Share:
     """An image that is part of a result which the host puts together.
 

@@ -7,15 +7,15 @@ shrink it, because image and results do not fit narrow memory together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.geometry import Activation
 from compiler.lowering.spatial.infeed import emit_infeed, identity_bytes, infeed_at, slots_bytes, wide_rows
 from compiler.lowering.spatial.layer import Activations, Effort, Layer
+from compiler.records import record
 
 
-@dataclass(frozen=True)
+@record
 class Entry(Layer):
     """The way of an image into narrow memory, ready for code generation.
 

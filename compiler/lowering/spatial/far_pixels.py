@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import prod
 
 from compiler.beagle.isa.counters import TileCounter
@@ -18,9 +17,10 @@ from compiler.lowering.builder import LAYER_COUNTERS, ProgramBuilder, Values, si
 from compiler.lowering.dense import RECEIVE_ROW, SEND_ROW
 from compiler.lowering.pieces import ROW_WORDS, ring_turn
 from compiler.lowering.spatial.geometry import Activation, Dim, Image, Region, Span, by_content, many
+from compiler.records import record
 
 
-@dataclass(frozen=True)
+@record
 class Parcel:
     """Pixels that one tile sends to others.
 
@@ -69,7 +69,7 @@ def emit_gather(b: ProgramBuilder, activation: Activation) -> None:
                       {t: _stretch(activation, t, p.region) for t in p.receivers}) for p in parcels(activation)])
 
 
-@dataclass(frozen=True)
+@record
 class Stretch:
     """Words of narrow memory in some order.
 
@@ -94,7 +94,7 @@ class Stretch:
         return walk(prefix, self.start, self.dims, total_dims=total_dims)
 
 
-@dataclass(frozen=True)
+@record
 class Transfer:
     """Words that one tile sends to others, and where they go on each of them."""
 

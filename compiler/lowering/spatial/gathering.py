@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -16,9 +15,10 @@ from compiler.lowering.pieces import ROWS, Slice
 from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.geometry import Activation, Image, Vector
 from compiler.lowering.spatial.layer import Activations, Layer
+from compiler.records import record
 
 
-@dataclass(frozen=True)
+@record
 class Gather(Layer):
     """Activations one behind the other on tiles 0, 1, ...; pixels in the order of the tiles that hold them.
 
@@ -65,7 +65,7 @@ class Gather(Layer):
         emission.settled()
 
 
-@dataclass(frozen=True)
+@record
 class Joint(Layer):
     """A vector whose parts have been written where they belong; only what official programs wait for remains."""
 

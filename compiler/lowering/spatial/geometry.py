@@ -8,16 +8,17 @@ its *slab*: row by row, channels innermost and rounded up to four.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from compiler.facts import TILE_COLUMNS, TILE_ROWS, TILES
+from compiler.records import record
 
 Dim = tuple[int, int]
 
 
-@dataclass(frozen=True)
+@record
 class Span:
     """Rows or columns ``start`` to ``stop`` (not included); empty when they are equal."""
 
@@ -58,7 +59,7 @@ def split(length: int) -> tuple[Span, ...]:
     return tuple(Span(a, b) for a, b in pairwise(cuts))
 
 
-@dataclass(frozen=True)
+@record
 class Window:
     """How an output row (or column) reads input rows.
 
@@ -90,7 +91,7 @@ class Window:
         return Span(first, (out.stop - 1) * self.stride - self.before + self.reach)
 
 
-@dataclass(frozen=True)
+@record
 class Several(Window):
     """What several windows read together."""
 
@@ -104,7 +105,7 @@ class Several(Window):
         return need
 
 
-@dataclass(frozen=True)
+@record
 class Lane(Window):
     """Every ``period``-th row (or column) of a result, and where it comes from.
 
@@ -137,7 +138,7 @@ class Lane(Window):
         return self.phase + self.period * index
 
 
-@dataclass(frozen=True)
+@record
 class OnLane(Window):
     """A window whose outputs are the rows of a lane."""
 
@@ -153,7 +154,7 @@ IDENTITY = Window()
 EVERY = Lane()
 
 
-@dataclass(frozen=True)
+@record
 class Image:
     """Extent of an activation."""
 
@@ -181,7 +182,7 @@ class Image:
         return len(rows) * len(columns)
 
 
-@dataclass(frozen=True)
+@record
 class Slab:
     """Part of an image in the narrow memory of one tile."""
 
@@ -204,7 +205,7 @@ class Slab:
         return (row - self.rows.start) * self.pitch + (column - self.columns.start) * self.pixel
 
 
-@dataclass(frozen=True)
+@record
 class Region:
     """Rows and columns, possibly beyond the border of the image."""
 
@@ -223,7 +224,7 @@ class Region:
 NOWHERE = Region(Span(0, 0), Span(0, 0))
 
 
-@dataclass(frozen=True)
+@record
 class Activation:
     """An image spread over the tiles.
 
@@ -305,7 +306,7 @@ class Activation:
         return self.address + self.slab(tile).offset(rows.start, columns.start)
 
 
-@dataclass(frozen=True)
+@record
 class Vector(Activation):
     """A single pixel whose channels lie on several tiles, or on each of several tiles as a whole.
 

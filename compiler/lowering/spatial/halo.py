@@ -6,19 +6,18 @@ left and right. Beyond the border of the image the mesh engines fill in the zero
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import TILE_COLUMNS, TILE_ROWS, TILES
 from compiler.lowering.builder import ProgramBuilder, Values, signal, walk, watch
 from compiler.lowering.spatial.books import Books
 from compiler.lowering.spatial.geometry import Activation, Dim, Region, Span, by_content, many
+from compiler.records import record
 
 BLOCK_WORDS = 16
 """Words (64 channels) that move as one block, so that the first can leave before the last is there."""
 
 
-@dataclass(frozen=True)
+@record
 class Readiness:
     """When the producer's results are there.
 
@@ -34,7 +33,7 @@ class Readiness:
     step: int
 
 
-@dataclass(frozen=True)
+@record
 class Side:
     """One of the four directions.
 
@@ -65,7 +64,7 @@ SIDES = (
 """In the order in which they run."""
 
 
-@dataclass(frozen=True)
+@record
 class Missing:
     """Rows (or columns) that a tile lacks on one side."""
 

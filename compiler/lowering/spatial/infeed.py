@@ -12,7 +12,6 @@ which begins at a multiple of eight bytes, as the second transfer of an official
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import gcd
 
 from compiler.beagle.isa.counters import DmaTag, ScalarCounter, TileCounter
@@ -32,6 +31,7 @@ from compiler.lowering.dense import ACTIVATION_CREDITS, HALF_ACTIVATION_FIFO, st
 from compiler.lowering.spatial.buffers import Lifetime, NarrowMemory, stack_wide
 from compiler.lowering.spatial.geometry import Activation, Image, Slab, Span, by_content, many
 from compiler.package.model import BaseAddress
+from compiler.records import record
 
 ROW_WORDS = WIDE_ROW_BYTES // 4
 FLOAT_ONE = 0x3F800000
@@ -39,7 +39,7 @@ INFINITY, MINUS_INFINITY = 0x7F800000, 0xFF800000
 _IDENTITY_WORDS = (0x1, 0x100, 0x10000, 0x1000000)
 
 
-@dataclass(frozen=True)
+@record
 class Infeed:
     """Buffers of the input.
 
@@ -150,7 +150,7 @@ def place_infeed(image: Image, memory: NarrowMemory) -> Infeed:
     return infeed_at(image, slots, memory.place(Lifetime(identity_bytes(image), 0, 0)))
 
 
-@dataclass(frozen=True)
+@record
 class Feed:
     """What the host sends to a row of tiles, in entries of 8 bytes.
 

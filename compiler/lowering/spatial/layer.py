@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler.facts import WIDE_ROWS
@@ -19,13 +18,14 @@ from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.geometry import IDENTITY, Activation, reaches_out
 from compiler.memory.demand import ParameterTensor
 from compiler.memory.placement import Piece
+from compiler.records import record
 
 Activations = Mapping[int, Activation]
 """Images by the number of their tensor, as a layer sees them."""
 NO_LIMIT = 1 << 30
 
 
-@dataclass(frozen=True)
+@record
 class Effort:
     """What a layer costs where it may run in bands.
 
@@ -50,7 +50,7 @@ class Effort:
     fixed: int = 0
 
 
-@dataclass(frozen=True)
+@record
 class Stored:
     """Parameters of a layer that lie in the file.
 

@@ -7,19 +7,19 @@ fence gives the counters of all tiles one value, so that the next watches are th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from compiler.beagle.isa.counters import TileCounter, TileEngine
 from compiler.lowering.builder import ALL_TILES, ProgramBuilder, Values, signal, walk, watch
 from compiler.lowering.spatial.far_pixels import Stretch
 from compiler.lowering.spatial.geometry import Dim, by_content
+from compiler.records import record
 
 BLOCK_WORDS = 4
 PASSING_WORDS = 2 * BLOCK_WORDS
 """Narrow memory that a tile needs to pass words on."""
 
 
-@dataclass(frozen=True)
+@record
 class Course:
     """One of the four directions in which words go.
 
@@ -43,7 +43,7 @@ FROM_EAST = Course("mesh_from_east", TileEngine.MESH_EAST, TileCounter.MESH_EAST
 FROM_WEST = Course("mesh_from_west", TileEngine.MESH_WEST, TileCounter.MESH_WEST_IN, TileCounter.MESH_EAST_OUT)
 
 
-@dataclass(frozen=True)
+@record
 class Hop:
     """Words that tiles send at the same time in the same direction.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from compiler.beagle.isa.counters import DmaTag, ScalarEngine, TileCounter
 from compiler.facts import TILES
@@ -13,6 +12,7 @@ from compiler.lowering.pieces import ROW_WORDS, ring_turn
 from compiler.lowering.scalar_memory import SCALAR_WORDS, push_words, push_zero
 from compiler.lowering.spatial.geometry import Activation, by_content, many
 from compiler.package.model import BaseAddress
+from compiler.records import record
 
 _PART_WORDS = 1024
 """Words of a part at most: 16 lines."""
@@ -69,7 +69,7 @@ def _collect_image(b: ProgramBuilder, source: Activation) -> None:
         b.tile("narrow_to_wide", mask, dict(fields))
 
 
-@dataclass(frozen=True)
+@record
 class Part:
     """Some of what a tile sends.
 

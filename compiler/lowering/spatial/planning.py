@@ -7,12 +7,12 @@ computed twice: the cheapest way from the first layer to the last.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from compiler.facts import TILE_ROWS
 from compiler.lowering.spatial.bands import Reading, Strip, Trace, stored, trace
 from compiler.lowering.spatial.geometry import Activation, Span, split
 from compiler.lowering.spatial.layer import Effort
+from compiler.records import record
 
 LONGEST_STRIP = 16
 """Layers of a strip at most; what is computed twice grows with it."""
@@ -27,7 +27,7 @@ _CYCLES_PER_ROW = 4
 """Cycles for a row of weights to come over the ring, about."""
 
 
-@dataclass(frozen=True)
+@record
 class Work:
     """What a layer costs, and what it may do.
 
@@ -44,7 +44,7 @@ class Work:
     banded: bool
 
 
-@dataclass(frozen=True)
+@record
 class Problem:
     """A network as far as its memory is concerned.
 
@@ -61,7 +61,7 @@ class Problem:
     kept: frozenset[int]
 
 
-@dataclass(frozen=True)
+@record
 class _Group:
     """What consecutive layers need in bands, as far as it does not depend on their number.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from itertools import accumulate
 
@@ -34,6 +34,7 @@ from compiler.lowering.spatial.layer import Activations, Layer, most_pixels
 from compiler.lowering.spatial.outfeed import emit_outfeed
 from compiler.lowering.spatial.planning import Problem, Work
 from compiler.memory.plan import Piece
+from compiler.records import record
 
 _ENTRY_GAP = 2 * WIDE_ROW_BYTES
 _ROOM = ""
@@ -54,7 +55,7 @@ class LayerProgramError(ProgramError):
         self.layer = layer
 
 
-@dataclass(frozen=True)
+@record
 class SpatialNetwork:
     """Operators in their order, and the activations between them.
 
@@ -247,7 +248,7 @@ class SpatialNetwork:
         return min([*rows, self._far_row, RECEIVE_ROW])
 
 
-@dataclass(frozen=True)
+@record
 class Memory:
     """Narrow memory of a network.
 
@@ -373,7 +374,7 @@ def _same_slabs(a: Activation, b: Activation) -> bool:
     return all(a.slab(t) == b.slab(t) for t in range(TILES))
 
 
-@dataclass(frozen=True)
+@record
 class Port:
     """A buffer of the host: name and bytes."""
 

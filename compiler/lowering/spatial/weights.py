@@ -6,13 +6,12 @@ layers come in chunks of input channels so that two chunks fit the wide memory s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
 from compiler.facts import LANES, PARAMETER_LINE_BYTES, WIDE_ROW_BYTES
 from compiler.lowering.parameters import DenseParameters, dense_blob
+from compiler.records import record
 
 Bytes = npt.NDArray[np.uint8]
 _CHUNK_ROWS = 16
@@ -22,7 +21,7 @@ _SINGLE_SLOT_ROWS = range(13, 32)
 _PACKED_LANES = 4
 
 
-@dataclass(frozen=True)
+@record
 class Kernel:
     """Parameters of a convolution in the order of the chip.
 

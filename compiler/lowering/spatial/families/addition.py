@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler.beagle.isa.counters import TileCounter
@@ -21,12 +20,13 @@ from compiler.lowering.spatial.families.family import Family, binary_objection
 from compiler.lowering.spatial.families.unary import NO_LIMITS
 from compiler.lowering.spatial.geometry import Activation, by_content
 from compiler.lowering.spatial.layer import Activations, Layer
+from compiler.records import record
 
 CONSTANT_WORDS = 16
 WEIGHT_ROWS = 4
 
 
-@dataclass(frozen=True)
+@record
 class Addition(Layer):
     """A sum ready for code generation.
 

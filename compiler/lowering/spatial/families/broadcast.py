@@ -8,7 +8,6 @@ of the identity.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler.graph import Operator, Tensor
@@ -20,13 +19,14 @@ from compiler.lowering.spatial.families.provision import Provision, provided
 from compiler.lowering.spatial.families.unary import NO_LIMITS, Shift, apply_to_words
 from compiler.lowering.spatial.geometry import IDENTITY, Activation, Window
 from compiler.lowering.spatial.layer import Layer
+from compiler.records import record
 
 _SAME = Window(stride=0)
 """Every result comes from the first row (or column)."""
 _ONES = (1, 1, 1, 1)
 
 
-@dataclass(frozen=True)
+@record
 class Replication(Shift):
     """A copy of the only channel to all channels."""
 

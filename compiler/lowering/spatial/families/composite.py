@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from compiler.facts import TILES, WIDE_ROWS
 from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.geometry import NOWHERE, Activation, Slab
 from compiler.lowering.spatial.layer import Activations, Effort, Layer, most_pixels
+from compiler.records import record
 
 FIRST, SECOND = -1, -2
 """Numbers of the images in between; they have the shape of the result."""
 
 
-@dataclass(frozen=True)
+@record
 class Composite(Layer):
     """Operations that run one after the other.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from typing import ClassVar
 
@@ -30,11 +30,12 @@ from compiler.lowering.spatial.gathering import Gather
 from compiler.lowering.spatial.geometry import IDENTITY, Activation, Several, Span, Window, by_content, many
 from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.mapping import Verdict
+from compiler.records import record
 
 _CHANNELS = 2
 
 
-@dataclass(frozen=True)
+@record
 class Place(Window):
     """Rows (or columns) ``first`` to ``first + length`` of a result, which are all rows of an operand."""
 
@@ -52,7 +53,7 @@ class Place(Window):
         return Span(found.start - self.first, found.stop - self.first) if len(found) else Span(0, 0)
 
 
-@dataclass(frozen=True)
+@record
 class Piece:
     """An operand and its place in the result.
 
@@ -70,7 +71,7 @@ class Piece:
     channel: int
 
 
-@dataclass(frozen=True)
+@record
 class Concatenation(OnIdentity):
     """A concatenation ready for code generation.
 

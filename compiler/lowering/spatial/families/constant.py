@@ -8,7 +8,6 @@ units of the input.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -26,6 +25,7 @@ from compiler.lowering.spatial.families.unary import IDENTITY_ROW, Unary, apply_
 from compiler.lowering.spatial.geometry import Activation, by_content
 from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.lowering.spatial.streaming import stream_lines
+from compiler.records import record
 
 TABLE_ROW = IDENTITY_ROW - 2
 """First of two wide rows that lines pass through."""
@@ -36,7 +36,7 @@ _ENTRIES = 2
 _ONE = np.float32(1)
 
 
-@dataclass(frozen=True)
+@record
 class PerChannel(Unary):
     """A sum or product with a constant per channel.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -39,6 +39,7 @@ from compiler.lowering.spatial.weights import Kernel, convolution_kernel, depthw
 from compiler.mapping import Status, Verdict
 from compiler.memory.demand import Kind, ParameterTensor
 from compiler.memory.placement import Piece
+from compiler.records import record
 
 HEADER_GAP_ROWS = 32
 """Rows that official programs leave free above the header slots."""
@@ -46,7 +47,7 @@ _CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3}
 _VALID = 1
 
 
-@dataclass(frozen=True)
+@record
 class WideBlocks:
     """First wide rows of the blocks of a convolution."""
 
@@ -60,7 +61,7 @@ class WideBlocks:
         return min(self.partial, self.header, self.weights)
 
 
-@dataclass(frozen=True)
+@record
 class Convolution(Layer):
     """A convolution ready for code generation.
 

@@ -8,7 +8,6 @@ chunk, partial sums wait in wide memory, a row per pixel.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compiler.beagle.isa.counters import ScalarCounter, TileCounter
@@ -20,6 +19,7 @@ from compiler.lowering.spatial.geometry import Activation, Dim, Span, by_content
 from compiler.lowering.spatial.streaming import stream_lines
 from compiler.lowering.spatial.weights import Kernel
 from compiler.memory.plan import Piece
+from compiler.records import record
 
 if TYPE_CHECKING:
     from compiler.lowering.spatial.families.convolution import Convolution, WideBlocks
@@ -29,7 +29,7 @@ RING_WORDS = 64
 _FLOAT_ONE = 0x3F800000
 
 
-@dataclass(frozen=True)
+@record
 class Nest:
     """Loops of the tensor operation on one tile.
 
@@ -111,7 +111,7 @@ def active_tiles(layer: Convolution, target: Activation) -> list[int]:
     return [t for t in range(TILES) if all(len(span) for span in layer.results(target, t))]
 
 
-@dataclass(frozen=True)
+@record
 class RingUse:
     """How the parameters of a kernel come: over ring B from their owners, or over ring A from the scalar core."""
 

@@ -6,7 +6,7 @@ Every tile computes output channels of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -35,9 +35,10 @@ from compiler.lowering.spatial.geometry import Vector
 from compiler.lowering.spatial.layer import Activations, Layer, Stored
 from compiler.memory.demand import Kind, ParameterTensor
 from compiler.memory.placement import Piece
+from compiler.records import record
 
 
-@dataclass(frozen=True)
+@record
 class Dense(Layer):
     """A dense layer on a gathered vector, ready for code generation."""
 

@@ -7,7 +7,6 @@ other. Minima are maxima of what remains to 255, negated. One value is a clamp.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -28,13 +27,14 @@ from compiler.lowering.spatial.families.unary import HIGHEST, IDENTITY_ROW, Unar
 from compiler.lowering.spatial.geometry import Activation, Span, by_content, many
 from compiler.lowering.spatial.layer import Activations, Effort, Layer
 from compiler.mapping import Verdict
+from compiler.records import record
 
 _ONE = bits(1.0)
 _MINUS_ONE = bits(-1.0)
 _OPERANDS = 2
 
 
-@dataclass(frozen=True)
+@record
 class Extremum(Layer):
     """A maximum ready for code generation.
 

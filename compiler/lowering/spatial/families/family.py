@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.lowered import refusal
 from compiler.lowering.spatial.context import Context, extent_of
 from compiler.lowering.spatial.layer import Layer
 from compiler.mapping import Verdict
+from compiler.records import record
 
 FUSED = (0, 1, 2, 3)
 """Fused activations: none, RELU, RELU_N1_TO_1, RELU6."""
 
 
-@dataclass(frozen=True)
+@record
 class Family:
     """What the compiler needs of a family of operators.
 

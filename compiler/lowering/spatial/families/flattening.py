@@ -8,7 +8,6 @@ the east.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
@@ -33,9 +32,10 @@ from compiler.lowering.spatial.geometry import (
 )
 from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.lowering.spatial.mesh import FROM_EAST, FROM_NORTH, FROM_SOUTH, FROM_WEST, PASSING_WORDS, Hop, MeshMoves
+from compiler.records import record
 
 
-@dataclass(frozen=True)
+@record
 class Flattening(Layer):
     """A flattening ready for code generation; padded channels stay in the vector."""
 
@@ -101,7 +101,7 @@ class Flattening(Layer):
         emission.b.tile_fence()
 
 
-@dataclass(frozen=True)
+@record
 class _Plan:
     """Who needs what.
 

@@ -8,7 +8,6 @@ programs do for the products of an attention layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler.facts import LANES, TILES, WIDE_ROWS
@@ -20,9 +19,10 @@ from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.selection import fill_words
 from compiler.lowering.spatial.geometry import Activation, by_content, many
 from compiler.lowering.spatial.layer import Activations, Layer
+from compiler.records import record
 
 
-@dataclass(frozen=True)
+@record
 class MatrixProduct(Layer):
     """A product of two activations ready for code generation.
 

@@ -8,7 +8,7 @@ gives every part words of its own before, and closes the gaps behind.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from math import gcd
 from typing import ClassVar
@@ -25,13 +25,14 @@ from compiler.lowering.spatial.far_pixels import Stretch, Transfer, send
 from compiler.lowering.spatial.geometry import Activation, Image, many
 from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.lowering.spatial.origins import PADDING, Origins
+from compiler.records import record
 
 MOST_TRANSFERS = 2000
 """Transfers of one operator at most; an instruction stream has room for about 3000."""
 Numbers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@record
 class Move(Layer):
     """A move ready for code generation.
 
@@ -91,7 +92,7 @@ def transfers(source: Activation, target: Activation, origins: Origins) -> list[
 _LEVELS = 2
 
 
-@dataclass(frozen=True)
+@record
 class _Run:
     """Words that move together: tiles and addresses of sender and receiver, counts with distances on both."""
 

@@ -8,7 +8,6 @@ product; four of them are then put together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler.beagle.isa.counters import TileCounter, TileEngine
@@ -24,6 +23,7 @@ from compiler.lowering.spatial.families.family import Family, binary_objection
 from compiler.lowering.spatial.families.unary import CONSTANT_WORDS, IDENTITY_ROW, NO_LIMITS, build_identity
 from compiler.lowering.spatial.geometry import Activation, by_content, many
 from compiler.lowering.spatial.layer import Activations, Effort, Layer, most_pixels
+from compiler.records import record
 
 BLOCK_WORDS = 4
 """Words of the second operand that wide memory takes at a time, twice."""
@@ -37,7 +37,7 @@ _ONE_BYTE: Values = {"partial_from_zero": 1, "no_partial_sums": 1, "slot1_off": 
                      "lanes_m1": 3, "lanes_last_m1": 3}
 
 
-@dataclass(frozen=True)
+@record
 class Product(Layer):
     """A product ready for code generation.
 

@@ -9,7 +9,6 @@ by a convolution.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -32,6 +31,7 @@ from compiler.lowering.spatial.families.unary import IDENTITY_WORDS, NO_LIMITS, 
 from compiler.lowering.spatial.geometry import Activation, by_content, many
 from compiler.lowering.spatial.layer import Activations, Effort, Layer, most_pixels
 from compiler.mapping import Verdict
+from compiler.records import record
 
 _WORD = 65535
 _SCALE = 1 / 128
@@ -41,7 +41,7 @@ _ROOT_OF_TABLE_16_BIT = 7
 _GREATEST = bits(np.finfo(np.float32).max)
 
 
-@dataclass(frozen=True)
+@record
 class Normalization(Layer):
     """A normalization ready for code generation.
 
@@ -142,7 +142,7 @@ def _pass_through(source: Activation, target: Activation, tile: int) -> Values:
             | watch(0, TileCounter.PARAMETERS, -1, side=1) | signal("done", 0))
 
 
-@dataclass(frozen=True)
+@record
 class Clearing(Unary):
     """A copy of up to three channels whose fourth is zero.
 

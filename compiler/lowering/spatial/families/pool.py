@@ -7,7 +7,7 @@ through an image row. Sums multiply with a constant one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate, groupby
 from math import lcm
 from typing import ClassVar
@@ -22,6 +22,7 @@ from compiler.lowering.spatial.buffers import stack_wide
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.geometry import Activation, Slab, by_content, many, merge_dims
 from compiler.lowering.spatial.layer import Activations, Effort, Layer, most_pixels
+from compiler.records import record
 
 PIXELS_PER_ROW = 4
 WORDS_PER_ROW = 16
@@ -33,7 +34,7 @@ _LARGEST_FACTOR = 65535
 _LARGEST_COUNT = (1 << 31) // 256
 
 
-@dataclass(frozen=True)
+@record
 class Pool(Layer):
     """A pool ready for code generation.
 
@@ -158,7 +159,7 @@ class Pool(Layer):
         return {t: self.factors(range(r.start, r.stop), range(c.start, c.stop)) for t, (r, c) in spans.items()}
 
 
-@dataclass(frozen=True)
+@record
 class Region:
     """What one tile pools.
 

@@ -7,7 +7,6 @@ rows as they need, and from there into narrow memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -23,12 +22,13 @@ from compiler.lowering.spatial.families.unary import IDENTITY_ROW
 from compiler.lowering.spatial.geometry import Image
 from compiler.lowering.spatial.layer import Activations, Effort, Layer
 from compiler.lowering.spatial.streaming import stream_lines
+from compiler.records import record
 
 _ROW_WORDS = 64
 _ROW_BYTES = 4 * _ROW_WORDS
 
 
-@dataclass(frozen=True)
+@record
 class Provision(Layer):
     """A constant of the shape of an image, ready for code generation.
 

@@ -7,7 +7,7 @@ to a row, and are summed up byte by byte.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,13 +26,14 @@ from compiler.lowering.spatial.families.whole_pool import pool_of, read_whole_po
 from compiler.lowering.spatial.geometry import IDENTITY, Activation, Window, by_content
 from compiler.lowering.spatial.layer import Activations, Effort, Layer
 from compiler.mapping import Status, Verdict
+from compiler.records import record
 
 _USUAL_STEPS = 64
 _ROWS, _COLUMNS, _CHANNELS = range(3)
 _NAMES = ("rows", "columns", "channels")
 
 
-@dataclass(frozen=True)
+@record
 class ChannelSum(Layer):
     """A sum or mean over the channels of every pixel, ready for code generation.
 

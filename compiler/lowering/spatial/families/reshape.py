@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -26,12 +25,13 @@ from compiler.lowering.spatial.geometry import IDENTITY, Activation, Image, by_c
 from compiler.lowering.spatial.infeed import INFINITY, MINUS_INFINITY, pick_bytes
 from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.mapping import Status, Verdict
+from compiler.records import record
 
 _COPY: Values = {"partial_from_zero": 1, "no_partial_sums": 1, "lanes_m1": 3, "lanes_last_m1": 3, "multiplier": bits(1.0),
                  "clamp_low": MINUS_INFINITY, "clamp_high": INFINITY}
 
 
-@dataclass(frozen=True)
+@record
 class Reshape(Layer):
     """Every tile has all pixels of an image in their order, and picks those that it owns in another shape.
 

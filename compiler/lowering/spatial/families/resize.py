@@ -7,7 +7,6 @@ the distance between neighbours.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from math import floor, lcm
 from typing import ClassVar
@@ -25,6 +24,7 @@ from compiler.lowering.spatial.families.unary import OnIdentity, build_identity,
 from compiler.lowering.spatial.geometry import Activation, Span, Window, by_content
 from compiler.lowering.spatial.layer import Activations, Effort, Layer
 from compiler.mapping import Status, Verdict
+from compiler.records import record
 
 WEIGHT_BITS = 7
 """Neighbours share 2**7 in each direction."""
@@ -33,7 +33,7 @@ PARTS = 4
 NEIGHBOURS = 2
 
 
-@dataclass(frozen=True)
+@record
 class Interpolation(Window):
     """How an output row (or column) reads the two input rows around its place.
 
@@ -57,7 +57,7 @@ class Interpolation(Window):
         return Span(floor(self.place(out.start)), floor(self.place(out.stop - 1)) + NEIGHBOURS)
 
 
-@dataclass(frozen=True)
+@record
 class Resize(OnIdentity):
     """A bilinear resize ready for code generation."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -25,13 +25,14 @@ from compiler.lowering.spatial.layer import Activations, Layer, Stored
 from compiler.mapping import Verdict
 from compiler.memory.demand import Kind, ParameterTensor
 from compiler.memory.placement import Piece
+from compiler.records import record
 
 _SCALE = 1 / 256
 _MOST_SCALAR_CLASSES = 4096
 """Largest SOFTMAX that official programs compute on the scalar core."""
 
 
-@dataclass(frozen=True)
+@record
 class Softmax(Layer):
     """A softmax of a vector, ready for code generation."""
 

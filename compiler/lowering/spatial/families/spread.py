@@ -7,7 +7,6 @@ rows and columns of the operand at another fixed distance.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler.facts import TILES
@@ -17,9 +16,10 @@ from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.unary import OnIdentity, Unary, apply_to_words, build_identity
 from compiler.lowering.spatial.geometry import Activation, Lane, Several, by_content
 from compiler.lowering.spatial.layer import Activations
+from compiler.records import record
 
 
-@dataclass(frozen=True)
+@record
 class Part:
     """A copy: lanes of rows and columns, and the first channel taken, a multiple of four."""
 
@@ -28,7 +28,7 @@ class Part:
     channel: int = 0
 
 
-@dataclass(frozen=True)
+@record
 class Spread(OnIdentity):
     """Copies to one result, ready for code generation.
 

@@ -7,7 +7,6 @@ s-th row and column of the kernel, mirrored; each writes its part of the result.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -25,11 +24,12 @@ from compiler.lowering.spatial.geometry import Activation, Lane, OnLane, Several
 from compiler.lowering.spatial.layer import Activations, Effort, Layer
 from compiler.lowering.spatial.weights import convolution_kernel
 from compiler.mapping import Status, Verdict
+from compiler.records import record
 
 _SAME = 0
 
 
-@dataclass(frozen=True)
+@record
 class TransposedConvolution(Layer):
     """A transposed convolution ready for code generation.
 
@@ -95,7 +95,7 @@ class TransposedConvolution(Layer):
         emission.reset()
 
 
-@dataclass(frozen=True)
+@record
 class _Phase:
     """Rows (or columns) of the result at one place between input rows.
 

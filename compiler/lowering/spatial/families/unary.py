@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 from compiler.beagle.isa.counters import TileCounter, TileEngine
@@ -24,6 +24,7 @@ from compiler.lowering.spatial.families.family import Family
 from compiler.lowering.spatial.geometry import IDENTITY, Activation, by_content
 from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.mapping import Verdict
+from compiler.records import record
 
 CONSTANT_WORDS = 4
 HIGHEST = 255
@@ -53,7 +54,7 @@ class OnIdentity(Layer):
         return 4 * CONSTANT_WORDS
 
 
-@dataclass(frozen=True)
+@record
 class Unary(OnIdentity):
     """A function ready for code generation.
 
@@ -140,7 +141,7 @@ class Unary(OnIdentity):
                 | signal("avdata", 2) | signal("parameters", int(words == 1)))
 
 
-@dataclass(frozen=True)
+@record
 class Shift(Unary):
     """A copy of pixels whose results lie on other tiles than operands.
 

@@ -8,7 +8,7 @@ the rows of its image so before it adds up the sums.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -33,6 +33,7 @@ from compiler.lowering.spatial.families.pool import (
 from compiler.lowering.spatial.families.unary import HIGHEST, complement
 from compiler.lowering.spatial.geometry import Activation, Image, Slab, Span, Window, by_content
 from compiler.lowering.spatial.layer import Activations, Layer
+from compiler.records import record
 
 _MOST_SUMMED = 65535 // 255
 """Pixels whose sum always fits 16 bits."""
@@ -42,7 +43,7 @@ _MOST_GATHERED = NARROW_BYTES // 2
 """Bytes of an image that tile 0 pools as a whole."""
 
 
-@dataclass(frozen=True)
+@record
 class PoolStep(Layer):
     """A step of a pool over a whole image.
 
@@ -67,7 +68,7 @@ class PoolStep(Layer):
         return (self.pool.source,)
 
 
-@dataclass(frozen=True)
+@record
 class WholePool(PoolStep):
     """A pool over pixels that lie one behind the other on tile 0.
 
@@ -114,7 +115,7 @@ class WholePool(PoolStep):
         emission.reset()
 
 
-@dataclass(frozen=True)
+@record
 class Part:
     """Pixels of a tile that lie in wide memory together.
 
@@ -139,7 +140,7 @@ class Part:
         return self.height * len(self.columns)
 
 
-@dataclass(frozen=True)
+@record
 class TilePool(PoolStep):
     """Every tile pools its own pixels, into as many results as wide memory and 16 bits demand: a vector in slices.
 
