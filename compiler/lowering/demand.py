@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compiler.facts import LANES, PARAMETER_LINE_BYTES, WIDE_ROWS
+from compiler.facts import LANES, PARAMETER_LINE_BYTES, TILES, WIDE_ROWS
 from compiler.generation import CURRENT, Generation, SoftmaxForm
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import unsigned_weights, zero_point
@@ -90,9 +90,8 @@ def _tensors(graph: Graph, op: Operator, generation: Generation) -> list[tuple[P
         kernel = kernel_of(graph, op, generation=generation)
         return [(ring_tensor(op.title, kernel), kernel.blob)]
     if op.name == "SOFTMAX" and is_flat(x):
-        tables = softmax_tables(softmax_layer(graph, op), generation.softmax)
-        spread = generation.softmax is SoftmaxForm.THREE_TABLES and x.elements > LANES
-        return [*tables, _one(op)] if spread else tables
+        spread = generation.softmax is SoftmaxForm.THREE_TABLES
+        return softmax_tables(softmax_layer(graph, op, _slices(x.elements) if spread else ()), generation.softmax)
     if op.name in _WITH_CONSTANTS:
         return [(_table(op, t), b"") for t in (graph.tensors[i] for i in op.inputs) if t.is_constant and t.elements > 1]
     return _layout_table(graph, op)
@@ -114,10 +113,12 @@ def _dense(op: Operator, parameters: DenseParameters) -> tuple[ParameterTensor, 
     return dense_tensor(DenseLayer(op.title, parameters, None, 0, 0, 0, 0)), dense_blob(parameters)
 
 
-def _one(op: Operator) -> tuple[ParameterTensor, bytes]:
-    """A row that holds a single 1.0: a factor where the classes lie on several tiles."""
-    blob = np.float32(1).tobytes().ljust(PARAMETER_LINE_BYTES, b"\0")
-    return ParameterTensor(f"{op.title} one", Kind.LOCAL, 1, len(blob), table=True), blob
+def _slices(outputs: int) -> tuple[int, ...]:
+    """Return the words of a dense layer's outputs on every tile that has some: whole groups of 64."""
+    groups = -(-outputs // LANES)
+    most = LANES // 4 * -(-groups // TILES)
+    words = -(-outputs // 4)
+    return tuple(min(most, words - first) for first in range(0, words, most))
 
 
 def _layout_table(graph: Graph, op: Operator) -> list[tuple[ParameterTensor, bytes]]:

@@ -57,6 +57,13 @@ _LARGEST_INVERSE = bits(32768.0)
 _PLAIN, _TABLE, _ROOT = 4, 5, 7
 """Modes of the output stage with 16 bits: no table, exponential, reciprocal root."""
 _TILE = 1
+_TAIL = 3
+"""Number of the table for the last word of two exponentials."""
+ARRIVAL_ROW = IDENTITY_ROW - 34
+"""Row through which the lines of streamed tables pass, one after the other."""
+
+Stream = Callable[[int], None]
+"""Lets the host send the table of a number."""
 
 
 @record
@@ -82,17 +89,18 @@ class SoftmaxProgram:
         Addresses.
     gathering_row:
         First of the rows through which the operand's slices reach tile 0.
+    stream:
+        Lets the host send a table.
     identity:
         The identity matrix is in its row already.
     """
 
-    def __init__(self, b: ProgramBuilder, layer: SoftmaxLayer, places: Places, gathering_row: int, *, identity: bool,
-                 ) -> None:
-        self._b, self._layer, self._at = b, layer, places
+    def __init__(self, b: ProgramBuilder, layer: SoftmaxLayer, places: Places, gathering_row: int, stream: Stream, *,
+                 identity: bool) -> None:
+        self._b, self._layer, self._at, self._stream = b, layer, places, stream
         self._gathering_row = gathering_row
         self._tiles = (1 << len(layer.slices)) - 1
         self._starts = (0, *accumulate(layer.slices))
-        self._part = max(layer.slices)
         # Rows below the identity matrix, once it is there for the rest of the softmax.
         self._built = identity
         self._top = IDENTITY_ROW if layer.masked or identity else WIDE_ROWS
@@ -115,7 +123,7 @@ class SoftmaxProgram:
         layer, at, operand = self._layer, self._at.buffers, self._at.operand
         if layer.masked:
             built, z = self._build_identity(), layer.zero_point
-            self._mask(layer.rows[0], operand, at["masked"], z, layer.operands, built)
+            self._mask(0, operand, at["masked"], z, layer.operands, built, whole=True)
             self._reset()
             self._reset()
             operand = at["masked"]
@@ -169,16 +177,17 @@ class SoftmaxProgram:
         """Subtract the maximum: negated it becomes a row of biases."""
         b, at, layer = self._b, self._at.buffers, self._layer
         pair, bias = self._top - 2, self._top - 5
-        whole, part = 4 * layer.words, 4 * self._part
         self._reset()
         self._fill(at["pair"], [(0, 0, 8, 1)], pair, [(4, 1), (2, 4)], tiles=self._tiles)
         b.tile_fence()
-        b.tile("tensor_op", self._tiles, walk("in", at["copies"], [(1, 1), (1, 0), (1, whole)], total_dims=8, mask=5),
-               walk("out", at["bias"], [(1, 1), (1, 0), (1, part)], total_dims=8, mask=4),
-               walk("weights", 4 * pair, [(1, 1)], total_dims=8, mask=0),
-               walk("partial", 4 * bias, [(1, 1)], total_dims=8, mask=0), limited(layer.differences),
-               partial_from_zero=1, weights_16bit=1, slot2_off=1, slot3_off=1, weights_zero_point=1, lanes_m1=3,
-               lanes_last_m1=3, out_zero_point=255)
+        stage = limited(layer.differences) | {"partial_from_zero": 1, "weights_16bit": 1, "slot2_off": 1, "slot3_off": 1,
+                                              "weights_zero_point": 1, "lanes_m1": 3, "lanes_last_m1": 3,
+                                              "out_zero_point": 255}
+        self._on_tiles(lambda tile: (
+            walk("in", at["copies"], [(1, 1), (1, 0), (1, 4 * layer.words)], total_dims=8, mask=5)
+            | walk("out", at["bias"], [(1, 1), (1, 0), (1, 4 * layer.slices[tile])], total_dims=8, mask=4)
+            | walk("weights", 4 * pair, [(1, 1)], total_dims=8, mask=0)
+            | walk("partial", 4 * bias, [(1, 1)], total_dims=8, mask=0) | stage))
         b.tile_fence(reset=1 << TileCounter.PARAMETERS)
         b.tile_fence()
         word = at["pair"] // 4
@@ -197,14 +206,17 @@ class SoftmaxProgram:
         self._on_tiles(lambda tile: self._difference(tile, pair))
         if layer.masked:
             self._reset(3)
-            self._mask(layer.rows[1], at["difference"], at["difference"], 255, layer.kept_differences)
+            self._mask(1, at["difference"], at["difference"], 255, layer.kept_differences)
 
     def _difference(self, tile: int, pair: int) -> Values:
-        words, whole, part = self._layer.slices[tile], 4 * self._layer.words, 4 * self._part
+        words, operand, size = self._layer.slices[tile], self._at.operand, 4 * self._layer.words
+        if self._layer.masked:
+            size = 4 * words
+        else:
+            operand += 4 * self._starts[tile]
         return step_fields(nest(2, words),
-                     walk("in", self._at.operand + 4 * self._starts[tile],
-                          [(2 * words, 2), (1, whole), (1, whole), (1, whole)], total_dims=8),
-                     results(self._at.buffers["difference"], words, part),
+                     walk("in", operand, [(2 * words, 2), (1, size), (1, size), (1, size)], total_dims=8),
+                     results(self._at.buffers["difference"], words, 4 * words),
                      walk("weights", 4 * pair, used_dims((2, 4), (words, 0)), total_dims=8),
                      walk("partial", 0, used_dims((2, 0), (words, 0)), total_dims=8, level=1, slot=4),
                      limited(self._layer.differences), watch(0, TileCounter.NARROW_TO_WIDE, 1, level=2),
@@ -218,8 +230,10 @@ class SoftmaxProgram:
         self._load_table(EXPONENTIAL)
         stage = {"in_zero_point": 255, "nonlinear": _TABLE, "clamp_low": bits(EXPONENTIAL_LOW), "clamp_high": 0}
         if layer.masked:
-            self._each_word(layer.rows[2], 0, at["difference"], at["powers"], 2, stage | {"use_multiplier": 1}, 0)
+            self._each_word(2, 0, at["difference"], at["powers"], 2, stage | {"use_multiplier": 1}, 0)
             self._reset()
+            if layer.spread:
+                return
             b.tile_fence()
             h = layer.summands
             emit_step(b, "tensor_op", _TILE, nest(1, h), paired(at["powers"], (h, 4), (1, 0), 8 * layer.words),
@@ -230,9 +244,9 @@ class SoftmaxProgram:
         self._packed = built
 
     def _powers(self, tile: int, stage: Values, built: int) -> Values:
-        words, part = self._layer.slices[tile], 4 * self._part
+        words = self._layer.slices[tile]
         return step_fields(nest(words),
-                     walk("in", self._at.buffers["difference"], [(1, 4), (1, part), (words, 4)], total_dims=8),
+                     walk("in", self._at.buffers["difference"], [(1, 4), (1, 4 * words), (words, 4)], total_dims=8),
                      walk("out", self._at.buffers["powers"] + 8 * self._starts[tile],
                           [(2, 4), (1, 8 * self._layer.words), (words, 8)], total_dims=8),
                      walk("weights", 4 * IDENTITY_ROW, [(1, 1)] if words == 1 else [(words, 0)], total_dims=8, mask=0),
@@ -242,7 +256,10 @@ class SoftmaxProgram:
     def _sum(self) -> None:
         """Sum up, and look up the reciprocal root of the sum."""
         b, at, layer = self._b, self._at.buffers, self._layer
-        if layer.masked:
+        if layer.masked and layer.spread:
+            self._gather_powers()
+            self._reset()
+        elif layer.masked:
             self._reset()
             b.tile_fence()
         elif layer.spread:
@@ -255,7 +272,7 @@ class SoftmaxProgram:
         self._reset()
         self._load_table(RECIPROCAL_ROOT)
         h, row = layer.summands, self._top - 2 * SLOT_ROWS
-        source = at["packed" if layer.masked else "powers"]
+        source = at["packed" if layer.masked and not layer.spread else "powers"]
         block = block_of(h)
         blocks = -(-h // block)
         single = block == 1 < h
@@ -273,6 +290,34 @@ class SoftmaxProgram:
             walk("partial", 0, [(h, 0)], total_dims=8, level=1, slot=4), _FREE, reduced,
             watch(0, TileCounter.NARROW_TO_WIDE, 1, level=level), signal("parameters", level), weights_16bit=1,
             nonlinear=_ROOT, multiplier=_STEP)
+
+    def _gather_powers(self) -> None:
+        """Bring words of two exponentials to tile 0; the last of them may hold one too many, which becomes zero."""
+        b, at, layer = self._b, self._at.buffers, self._layer
+        words, last = at["powers"] // 4, len(layer.slices) - 1
+        pieces = [Slice(tile, words, 2 * own) for tile, own in enumerate(layer.slices)]
+        pieces[last] = Slice(last, words, layer.summands - 2 * self._starts[last] - int(layer.tail))
+        b.tile_fence()
+        route = Route(self._top - ROWS, _TILE)
+        for piece in pieces[1:]:
+            send(b, piece, route, words + 2 * self._starts[piece.tile])
+        if layer.tail:
+            rows = pieces[last].rows
+            send(b, Slice(last, words + pieces[last].words, 1), route, at["tail"] // 4, packed=rows, left=rows)
+        await_transfers(b)
+        if not layer.tail:
+            return
+        self._reset()
+        self._load_registers(_TAIL, 0)
+        emit_step(b, "tensor_op", _TILE, walk("in", at["tail"], [(1, 4), (1, 4), (1, 4)], total_dims=8),
+                  walk("out", at["powers"] + 4 * (layer.summands - 1), [(1, 4), (1, 4 * layer.summands), (1, 4)],
+                       total_dims=8),
+                  walk("weights", 4 * IDENTITY_ROW, [(1, 1)], total_dims=8, mask=0),
+                  walk("partial", 0, [(1, 1)], total_dims=8, mask=0), watch(0, TileCounter.WIDE_TO_SCALING, 1, level=1),
+                  watch(1, TileCounter.NARROW_TO_WIDE, 0, level=2), signal("avdata", 2), signal("parameters", 1),
+                  in_16bit=1, channel_group_level=1, lanes_m1=1, lanes_last_m1=1, nonlinear=_PLAIN, use_multiplier=1,
+                  clamp_low=0, clamp_high=bits(65535.0))
+        self._let_arrive(_TAIL)
 
     def _invert(self) -> None:
         """Square the reciprocal root: 1 / sum."""
@@ -318,7 +363,8 @@ class SoftmaxProgram:
         rows = -(-words // 2)
         level = int(rows == 1)
         dims = [(2, 2), (2, 1), (rows, 4)] if rows > 1 or words == 1 else [(2, 2), (2, 1)]
-        return (walk("src", self._at.buffers["powers"] // 4 + 2 * self._starts[tile], dims, total_dims=6,
+        first = 0 if self._layer.masked else 2 * self._starts[tile]
+        return (walk("src", self._at.buffers["powers"] // 4 + first, dims, total_dims=6,
                      epilogue=(2, 2, 0) if words % 2 else None)
                 | walk("dst", row, [(1, 1)] if level else [(rows, 0)], total_dims=4, mask=0, level=level, slot=1)
                 | watch(0, TileCounter.PARAMETERS, -1, level=level, side=1) | signal("done", level)
@@ -332,7 +378,7 @@ class SoftmaxProgram:
         return step_fields(loops,
                      walk("in", self._at.buffers["inverses"],
                           [(1, 4), (words, 0), (1, whole), (1, whole), (1, whole)], total_dims=8),
-                     results(self._at.result, words, 4 * self._part),
+                     results(self._at.result, words, 4 * words),
                      walk("weights", 4 * row, used_dims((pair, 2), (rows, 0)), total_dims=8, level=1, slot=4,
                           epilogue=(1, 1, 2) if short else None),
                      no_sums(words, 4, level=int(words == 1)), watch(0, TileCounter.NARROW_TO_WIDE, 1),
@@ -355,10 +401,10 @@ class SoftmaxProgram:
         """Return the row of the matrix that copies, below those that a transfer before it uses."""
         return self._top - 1 - (ROWS if self._layer.spread else 0)
 
-    def _on_tiles(self, fields: Callable[[int], Values], name: str = "tensor_op") -> None:
-        """Emit an instruction for every tile, one for those that do the same."""
+    def _on_tiles(self, fields: Callable[[int], Values], name: str = "tensor_op", count: int | None = None) -> None:
+        """Emit an instruction for every tile, or the first few, one for those that do the same."""
         masks: list[tuple[Values, int]] = []
-        for tile in range(len(self._layer.slices)):
+        for tile in range(len(self._layer.slices) if count is None else count):
             values = fields(tile)
             same = next((i for i, (v, _) in enumerate(masks) if v == values), None)
             if same is None:
@@ -399,25 +445,63 @@ class SoftmaxProgram:
         self._b.tile_fence(reset=reset, engines=1 << TileEngine.OP)
         self._b.tile("table", tiles, table.fields(), constant1566=3)
 
-    def _mask(self, row: int, source: int, target: int, zero_point: int, limits: Limits, identity_rows: int = 0) -> None:
+    def _mask(self, table: int, source: int, target: int, zero_point: int, limits: Limits, identity_rows: int = 0, *,
+              whole: bool = False) -> None:
         """Add the bias of a table."""
         stage = limited(limits) | {"in_zero_point": zero_point, "out_zero_point": zero_point, "use_bias": 1}
-        self._each_word(row, 64, source, target, 1, stage, identity_rows)
+        self._each_word(table, 64, source, target, 1, stage, identity_rows, whole=whole)
 
-    def _each_word(self, row: int, bank: int, source: int, target: int, size: int, stage: Values, identity_rows: int,
-                   ) -> None:
-        """Word after word through the identity with numbers of its own; the second loop repeats, as in official programs."""
-        n, b = self._layer.words, self._b
-        b.tile("wide_to_narrow", _TILE, walk("src", row, used_dims((1, 1), (n, 1)), total_dims=4),
-               walk("dst", bank, used_dims((2, 1), (1, 64), (n, 0)), total_dims=6, level=2, slot=32),
-               watch(0, TileCounter.AVDATA, -1, level=2, side=1), signal("done", 2), to_scaling=1, drop_level=1)
-        emit_step(b, "tensor_op", _TILE, nest(1, 2, n),
-            walk("in", source, [(1, 4), (2, 0), (1, 4 * n), (n, 4)], total_dims=8),
-            walk("out", target, [(size, 4), (1, 4 * size * n), (2, 0), (n, 4 * size)], total_dims=8),
-            walk("weights", 4 * IDENTITY_ROW, used_dims((2, 0), (n, 0)), total_dims=8, level=1),
-            walk("partial", 0, used_dims((2, 0), (n, 0)), total_dims=8, slot=4),
-            watch(0, TileCounter.WIDE_TO_SCALING, 1, level=2), watch(1, TileCounter.NARROW_TO_WIDE, identity_rows, level=3),
-            signal("avdata", 3), signal("parameters", 1), stage, channel_group_level=2)
+    def _each_word(self, table: int, bank: int, source: int, target: int, size: int, stage: Values, identity_rows: int, *,
+                   whole: bool = False) -> None:
+        """Word after word through the identity with numbers of its own; the second loop repeats, as in official programs.
+
+        Parameters
+        ----------
+        whole:
+            Results lie where they do in the whole vector.
+        """
+        self._load_registers(table, bank)
+        self._on_tiles(lambda tile: self._word_by_word(tile, source, target, size, whole=whole) | stage
+                       | watch(1, TileCounter.NARROW_TO_WIDE, identity_rows, level=3))
+        self._let_arrive(table)
+
+    def _load_registers(self, table: int, bank: int) -> None:
+        """Bring the lines of a table into the scaling registers: from where they lie, or as they arrive."""
+        lines, arriving = self._layer.lines(table), not self._layer.rows[table]
+        for tile, n in enumerate(lines if arriving else ()):
+            level, dims = int(n == 1), [(1, 1)] if n == 1 else [(n, 0)]
+            self._b.tile("ring_receive_a", 1 << tile,
+                         walk("dst", ARRIVAL_ROW, dims, total_dims=4, mask=0, level=level, slot=1),
+                         watch(0, TileCounter.WIDE_TO_SCALING, -1, level=level, side=1), signal("read", level))
+        lanes = 1 if table == _TAIL else 2
+
+        def fields(tile: int) -> Values:
+            n = lines[tile]
+            target = walk("dst", bank, used_dims((lanes, 1), (1, 64), (n, 0)), total_dims=6, level=2, slot=32)
+            free = watch(int(arriving), TileCounter.AVDATA, -1, level=2, side=1)
+            if arriving:
+                source = walk("src", ARRIVAL_ROW, used_dims((1, 1), (n, 0)), total_dims=4, mask=1, level=1, slot=1)
+                source |= watch(0, TileCounter.RING_READ_A, 1)
+            else:
+                source = walk("src", self._layer.rows[table][tile], used_dims((1, 1), (n, 1)), total_dims=4)
+            return source | target | free | signal("done", 2) | {"to_scaling": 1, "drop_level": 1}
+
+        self._on_tiles(fields, "wide_to_narrow", len(lines))
+
+    def _let_arrive(self, table: int) -> None:
+        if not self._layer.rows[table]:
+            self._stream(table)
+
+    def _word_by_word(self, tile: int, source: int, target: int, size: int, *, whole: bool) -> Values:
+        n = self._layer.slices[tile]
+        extent = 4 * size * (self._layer.words if whole else n)
+        place = target + 4 * size * self._starts[tile] * int(whole)
+        return step_fields(nest(1, 2, n), walk("in", source, [(1, 4), (2, 0), (1, 4 * n), (n, 4)], total_dims=8),
+                           walk("out", place, [(size, 4), (1, extent), (2, 0), (n, 4 * size)], total_dims=8),
+                           walk("weights", 4 * IDENTITY_ROW, used_dims((2, 0), (n, 0)), total_dims=8, level=1),
+                           walk("partial", 0, used_dims((2, 0), (n, 0)), total_dims=8, slot=4),
+                           watch(0, TileCounter.WIDE_TO_SCALING, 1, level=2), signal("avdata", 3), signal("parameters", 1),
+                           channel_group_level=2)
 
     def _copies(self, source: int, target: int, count: int, size: int, row: int) -> None:
         """Multiply one word with a matrix that copies its first bytes, so many times."""

@@ -2,7 +2,9 @@
 
 Where the classes are no multiple of four, tables of parameters take the spare lanes out: a bias of
 minus infinity before the maximum and after the difference, and an infinite factor before the
-exponential.
+exponential. Of a vector on several tiles each has the lines of its own words. There the exponentials
+are added two at a time, and where their number is odd a fourth table of a single line, 1.0 and 0.0,
+takes out the one behind the last.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from compiler.lowering.spatial.buffers import Lifetime
 from compiler.records import record
 
 _LEAST = -(1 << 31)
+_PER_WORD = ("bias before", "bias after", "factors")
+"""Tables of a line per word."""
 _CONSTANT_BYTES, _PAIR_BYTES = 16, 32
 """Of words that become one wide row of four lanes, or two."""
 _ROOT_BYTES = 8
@@ -64,12 +68,12 @@ class SoftmaxLayer(Probabilities):
     slices:
         Words of the vector on tiles 0, 1, ...; each lies where it does in the whole vector.
     rows:
-        First wide rows of the tables: bias before the maximum, bias after the difference, factors;
-        empty without tables.
+        First wide rows of the tables on each tile: bias before the maximum, bias after the difference, factors, single
+        factor; those of a streamed table are none, and without tables there are none at all.
     """
 
     slices: tuple[int, ...]
-    rows: tuple[int, ...] = ()
+    rows: tuple[tuple[int, ...], ...] = ()
 
     @property
     def masked(self) -> bool:
@@ -80,6 +84,11 @@ class SoftmaxLayer(Probabilities):
     def spread(self) -> bool:
         """True when the vector lies on several tiles."""
         return len(self.slices) > 1
+
+    @property
+    def tail(self) -> bool:
+        """True when the last word of two exponentials comes from another tile and holds one too many."""
+        return self.spread and self.classes % 2 > 0
 
     @property
     def summands(self) -> int:
@@ -118,7 +127,12 @@ class SoftmaxLayer(Probabilities):
         with np.errstate(over="ignore"):
             endless = np.float32(self.range_scale * np.finfo(np.float32).max)
         factors = np.where(spare, endless, self.range_scale).astype(np.float32)
-        return _lines(bias.view(np.uint32)), _lines(bias.view(np.uint32)), _lines(factors.view(np.uint32))
+        one = (_lines(np.array([1, 0, 0, 0], np.float32).view(np.uint32)),) * self.tail
+        return _lines(bias.view(np.uint32)), _lines(bias.view(np.uint32)), _lines(factors.view(np.uint32)), *one
+
+    def lines(self, table: int) -> tuple[int, ...]:
+        """Return how many lines of a table each tile has."""
+        return self.slices if table < len(_PER_WORD) else (1,)
 
     # -- steps and narrow memory ------------------------------------------------------------------------
 
@@ -126,8 +140,8 @@ class SoftmaxLayer(Probabilities):
     def steps(self) -> dict[str, int]:
         """Number of each step, in their order."""
         names = [*["mask"] * self.masked, "largest", *["last four"] * self.spread, "copies", "difference",
-                 *["second mask"] * self.masked, "powers", *["packing"] * self.masked, "sum", "inverse", "inverses",
-                 "shares"]
+                 *["second mask"] * self.masked, "powers", *["packing"] * (self.masked and not self.spread),
+                 *["tail"] * self.tail, "sum", "inverse", "inverses", "shares"]
         return {name: i for i, name in enumerate(names)}
 
     @cached_property
@@ -143,7 +157,10 @@ class SoftmaxLayer(Probabilities):
             found["fours"] = (4, at["largest"], at["last four"])
         if self.masked:
             found["masked"] = (whole, at["mask"], at["largest"])
-            found["packed"] = (4 * self.summands, at["packing"], at["sum"])
+            if not self.spread:
+                found["packed"] = (4 * self.summands, at["packing"], at["sum"])
+            if self.tail:
+                found["tail"] = (4, at["tail"], at["tail"])
         found |= {
             "copies": (whole, at["copies"], at["difference"]),
             "ones": (_CONSTANT_BYTES, at["copies"], at["copies"]),

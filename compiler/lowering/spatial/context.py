@@ -183,16 +183,20 @@ class Context:
         -------
         The activation; None where something else works with it, or where it does not lie in slices.
         """
-        origin, seen = self.origin(tensor), tensor
-        if origin not in self._laid & self.slices.keys() or origin in self.copies:
-            return None
-        while True:
+        origin, seen = self.own_slices(tensor), tensor
+        while origin is not None:
             if len(self.graph.consumers.get(seen, ())) != 1 or seen in self.graph.outputs:
                 return None
             if seen == origin:
                 self.in_place.add(origin)
                 return origin
             seen = self.graph.producers[seen].inputs[0]
+        return None
+
+    def own_slices(self, tensor: int) -> int | None:
+        """Return the activation whose slices on several tiles make up a vector; None where there are no such slices."""
+        origin = self.origin(tensor)
+        return None if origin not in self._laid & self.slices.keys() or origin in self.copies else origin
 
     def pass_on(self, source: int, target: int) -> None:
         """Note that a result lies where its operand does."""

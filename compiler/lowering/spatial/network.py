@@ -126,15 +126,16 @@ class Network:
         Parameters
         ----------
         plan:
-            A plan made before: dense layers that it streams need rows of wide memory to pass through.
+            A plan made before: local parameters that it streams need rows of wide memory to pass through.
         """
         network = self.network if plan is None else self._planned(plan)
         return ModelDemand(name, self._tensors, network.staging_row)
 
     def _planned(self, plan: ModelPlan) -> SpatialNetwork:
-        """Return the network with what a plan makes of dense layers."""
-        dense = [(i, t) for i, t in enumerate(self._tensors) if t.kind is Kind.LOCAL and not t.table]
-        return replace(self.network, arriving=frozenset(t.name for i, t in dense if not plan.side_by_side(i)))
+        """Return the network with what a plan makes of local parameters."""
+        stored = ((layer, p) for layer, parts in zip(self.network.layers, self._stored, strict=True) for p in parts)
+        return replace(self.network, arriving=frozenset(
+            layer.name for i, (layer, p) in enumerate(stored) if p.tensor.kind is Kind.LOCAL and not plan.side_by_side(i)))
 
     @cached_property
     def _tensors(self) -> tuple[ParameterTensor, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from compiler.beagle.isa.counters import ScalarCounter
 from compiler.facts import PARAMETER_FIFO_LINES
 from compiler.lowering.builder import ProgramBuilder, linear, signal, watch
@@ -19,10 +21,18 @@ def stream_lines(b: ProgramBuilder, books: Books, layer: str, count: int, *, rec
     lanes:
         4-byte lanes of a packet.
     """
-    lines = books.streamed_lines
-    fetch_parameters(b, lines, books.first_line(layer, count), count)
-    b.emit("pop", linear("fifo", lines % PARAMETER_FIFO_LINES, count, PARAMETER_FIFO_LINES // 2), signal("credit", 0),
-           watch(0, ScalarCounter.PARAMETER_POP, lines + 1, level=0),
-           watch(1, ScalarCounter.PRODUCER_A, b.producer_turns, step=0, level=2), constant392=1, receivers=receivers,
-           lanes_m1=lanes - 1)
-    books.streamed_lines += count
+    stream_parts(b, books, layer, [(receivers, count)], lanes=lanes)
+
+
+def stream_parts(b: ProgramBuilder, books: Books, layer: str, parts: Sequence[tuple[int, int]], *, lanes: int) -> None:
+    """The same for parts that go to tiles of their own: pairs of receivers and lines."""
+    count = sum(lines for _, lines in parts)
+    fetch_parameters(b, books.streamed_lines, books.first_line(layer, count), count)
+    # Several parts come where the rings are at rest.
+    turn = watch(1, ScalarCounter.PRODUCER_A, b.producer_turns, step=0, level=2) if len(parts) == 1 else {}
+    for receivers, part in parts:
+        lines = books.streamed_lines
+        b.emit("pop", linear("fifo", lines % PARAMETER_FIFO_LINES, part, PARAMETER_FIFO_LINES // 2), signal("credit", 0),
+               watch(0, ScalarCounter.PARAMETER_POP, lines + 1, level=0), turn, constant392=1, receivers=receivers,
+               lanes_m1=lanes - 1)
+        books.streamed_lines += part

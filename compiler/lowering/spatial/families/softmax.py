@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from compiler.facts import WIDE_ROWS
 from compiler.generation import SoftmaxForm
 from compiler.graph import Graph, Operator
 from compiler.lowering.arithmetic import quantization, zero_point
@@ -15,19 +16,22 @@ from compiler.lowering.caching_program import CacheSegment
 from compiler.lowering.lowered import refusal
 from compiler.lowering.pieces import ROWS
 from compiler.lowering.scalar_softmax import ScalarSoftmax
-from compiler.lowering.softmax import Places, SoftmaxProgram, lowest_row
+from compiler.lowering.softmax import ARRIVAL_ROW, Places, SoftmaxProgram, lowest_row
 from compiler.lowering.softmax_layer import SoftmaxLayer
 from compiler.lowering.spatial.buffers import Lifetime, stack_wide
 from compiler.lowering.spatial.context import Context, is_flat, same_bytes
 from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.families.family import Family
 from compiler.lowering.spatial.layer import Activations, Layer, Stored
+from compiler.lowering.spatial.streaming import stream_parts
 from compiler.mapping import Verdict
 from compiler.memory.demand import Kind, ParameterTensor
 from compiler.memory.placement import Piece
 from compiler.records import record
 
 _SCALE = 1 / 256
+_LANES = 16
+"""Lanes of a wide row that hold a line of a table."""
 _MOST_SCALAR_CLASSES = 4096
 """Largest SOFTMAX that official programs compute on the scalar core."""
 
@@ -56,12 +60,12 @@ class Softmax(Layer):
     @property
     def parameters(self) -> tuple[Stored, ...]:
         """Tables that take spare lanes out."""
-        return tuple(Stored(tensor, table, self._segments, "its tables do not fit the on-chip memory")
-                     for tensor, table in softmax_tables(self.layer, self.form))
+        return tuple(Stored(tensor, table, _segments) for tensor, table in softmax_tables(self.layer, self.form))
 
-    def _segments(self, pieces: Sequence[Piece], on_ring: bool) -> list[CacheSegment]:
-        del on_ring
-        return [CacheSegment(0, pieces[0].row, self.layer.words, 16)]
+    @property
+    def arrival_row(self) -> int:
+        """Row through which streamed tables pass."""
+        return ARRIVAL_ROW if self.layer.masked else WIDE_ROWS
 
     @property
     def steps(self) -> int:
@@ -90,15 +94,21 @@ class Softmax(Layer):
 
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Emit all steps."""
-        rows = tuple(emission.pieces[s.tensor.name][0].row for s in self.parameters)
+        stored = self.parameters
         if self.form is SoftmaxForm.TWO_TABLES:
-            rows = rows[:1] + rows
+            stored = stored[:1] + stored
+        rows = tuple(tuple(piece.row for piece in emission.pieces[s.tensor.name]) for s in stored)
+
+        def stream(table: int) -> None:
+            parts = [(1 << tile, lines) for tile, lines in enumerate(self.layer.lines(table))]
+            stream_parts(emission.b, emission.books, stored[table].tensor.name, parts, lanes=_LANES)
+
         places = Places(activations[self.source].own_address(0), activations[self.target].own_address(0),
                         emission.buffers[self.name])
         if not self.layer.spread:
             emission.begin_vector()
         gathering = stack_wide([emission.arriving_rows, ROWS])[-1]
-        SoftmaxProgram(emission.b, replace(self.layer, rows=rows), places, gathering,
+        SoftmaxProgram(emission.b, replace(self.layer, rows=rows), places, gathering, stream,
                        identity=not emission.missing_identity(self.name)).emit()
         emission.settled()
 
@@ -111,15 +121,23 @@ def softmax_tables(layer: SoftmaxLayer, form: SoftmaxForm) -> list[tuple[Paramet
     tables = [] if form is SoftmaxForm.SCALAR_CORE else layer.tables
     if form is SoftmaxForm.TWO_TABLES:
         tables = tables[1:]
-    return [(ParameterTensor(f"{layer.name} table {i}", Kind.LOCAL, layer.words, len(table), table=True), table)
-            for i, table in enumerate(tables)]
+    first = len(layer.tables) - len(tables)
+    lines = [layer.lines(first + i) for i in range(len(tables))]
+    return [(ParameterTensor(f"{layer.name} table {i}", Kind.LOCAL, max(on), len(table), len(on), on[-1], table=True), table)
+            for i, (on, table) in enumerate(zip(lines, tables, strict=True))]
 
 
-def softmax_layer(graph: Graph, op: Operator) -> SoftmaxLayer:
-    """Read the constants of a SOFTMAX whose operand lies on tile 0."""
+def _segments(pieces: Sequence[Piece], on_ring: bool) -> list[CacheSegment]:
+    """Return where the lines of a table go."""
+    del on_ring
+    return [CacheSegment(piece.tile, piece.row, piece.rows, _LANES) for piece in pieces]
+
+
+def softmax_layer(graph: Graph, op: Operator, slices: tuple[int, ...] = ()) -> SoftmaxLayer:
+    """Read the constants of a SOFTMAX whose operand lies in slices on tiles 0, 1, ..., or on tile 0."""
     x = graph.tensors[op.inputs[0]]
     scale = np.float32(quantization(x).scales[0] * np.float32(op.options.beta))
-    return SoftmaxLayer(op.title, x.shape[-1], scale, zero_point(x), (-(-x.shape[-1] // 4),))
+    return SoftmaxLayer(op.title, x.shape[-1], scale, zero_point(x), slices or (-(-x.shape[-1] // 4),))
 
 
 def _read(context: Context, op: Operator) -> Softmax | None:
@@ -132,13 +150,23 @@ def _read(context: Context, op: Operator) -> Softmax | None:
                                            context.generation.clears_spare_bytes)
             return None
         form = SoftmaxForm.THREE_TABLES
-    # Tables for spare lanes are there for a whole vector on tile 0 only.
-    source = None if layer.masked else context.whole_slices(x)
+    source = _slices(context, x, form) if layer.masked else context.whole_slices(x)
     if source is None:
         return Softmax(op.title, layer, context.resolve(x), y, form)
     slices = context.slices[source]
     context.lie(y, slices)
     return Softmax(op.title, replace(layer, slices=tuple(w for w in slices if w)), source, y, form)
+
+
+def _slices(context: Context, x: int, form: SoftmaxForm) -> int | None:
+    """Return the activation whose slices tables of their own serve: all of one length but the last, on tiles 0, 1, ..."""
+    source = context.own_slices(x)
+    if source is None or form is not SoftmaxForm.THREE_TABLES:
+        return None
+    slices = context.slices[source]
+    words = [w for w in slices if w]
+    served = len(words) > 1 and set(words[:-1]) == {max(words)} and all(slices[:len(words)])
+    return source if served else None
 
 
 def _leaves(context: Context, tensor: int) -> bool:
