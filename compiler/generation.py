@@ -53,6 +53,8 @@ class Generation:
         on the host says nothing.
     serves_jointly:
         Where models compiled together do not fit, their tensors are served as if they belonged to one model.
+    pools_by_channels:
+        The pixels of a whole image come together on several tiles, 64 channels on each.
     early_stream:
         Parameters of dense layers arrive in shorter chunks, in rows higher up.
     """
@@ -65,6 +67,7 @@ class Generation:
     early_stream: bool = False
     moves_inputs: bool = False
     serves_jointly: bool = False
+    pools_by_channels: bool = False
 
     @property
     def early_arithmetic(self) -> bool:
@@ -85,7 +88,7 @@ COMPILER_2 = Generation("2.0 to 2.1", SoftmaxForm.SCALAR_CORE, frozenset({_CONVO
 COMPILER_14 = Generation("14.1 to 15.0", SoftmaxForm.TWO_TABLES, frozenset({_DEPTHWISE, _DENSE}), moves_inputs=True)
 """SOFTMAX: one model. Zero biases: 16 depthwise layers of one model of 15.0, a depthwise layer with 28 outputs per
 channel and a dense layer in the envelope of 14.1; three convolutions without. Inputs: one model of 14.1."""
-COMPILER_16 = Generation("16.0", SoftmaxForm.THREE_TABLES, frozenset(), serves_jointly=True)
+COMPILER_16 = Generation("16.0", SoftmaxForm.THREE_TABLES, frozenset(), serves_jointly=True, pools_by_channels=True)
 """All models of runtime 14, and those of runtime 12 in the same envelope. Served jointly: two of four MobileNets, of which
 the second model streams all its convolutions and the last one five."""
 

@@ -173,6 +173,8 @@ class Region:
         Pixels read.
     out_rows, out_columns:
         Results.
+    taken:
+        Bytes of a pixel that are pooled; all of them by default.
     """
 
     source_address: int
@@ -183,6 +185,12 @@ class Region:
     columns: int
     out_rows: int
     out_columns: int
+    taken: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of a pixel that are pooled."""
+        return self.taken or self.source.pixel
 
 
 def wide_rows_of(slab: Slab, size: int = 1) -> int:
@@ -220,7 +228,7 @@ def common_count(inside: tuple[tuple[int, ...], tuple[int, ...]]) -> int:
 
 
 def emit_pool(b: ProgramBuilder, books: Books, layer: Pool, tiles: dict[int, Region], wide: int, ones: int,
-              factors: Mapping[int, Sequence[int]] | None = None) -> None:
+              factors: Mapping[int, Sequence[int]] | None = None, *, again: bool = False) -> None:
     """Emit a pool.
 
     Parameters
@@ -233,11 +241,13 @@ def emit_pool(b: ProgramBuilder, books: Books, layer: Pool, tiles: dict[int, Reg
         Byte address of constants, a word per result of a tile (sums only).
     factors:
         Those constants, where they are not one.
+    again:
+        The constants are there from a part before.
     """
     mask = sum(1 << t for t in tiles)
     if factors is not None:
         _fill_factors(b, factors, ones // 4)
-    elif not layer.maximum:
+    elif not layer.maximum and not again:
         count = max(r.out_rows * r.out_columns for r in tiles.values())
         b.tile("mesh_from_south", mask, walk("dst", ones // 4, [(count, 1)], total_dims=4, mask=int(count > 1)), fill=1,
                fill_value=1)
@@ -249,9 +259,9 @@ def emit_pool(b: ProgramBuilder, books: Books, layer: Pool, tiles: dict[int, Reg
     for part, fields in by_content({t: reduce_pixels(layer, r, wide, ones) for t, r in tiles.items()}):
         b.tile(name, part, dict(fields))
     for tile, r in tiles.items():
-        books.counts.add(TileCounter.AVDATA, tile, groups_of(r.source.pixel))
+        books.counts.add(TileCounter.AVDATA, tile, groups_of(r.bytes))
         books.counts.add(TileCounter.NARROW_TO_WIDE, tile, 1)
-        books.counts.add(TileCounter.PARAMETERS, tile, groups_of(r.source.pixel))
+        books.counts.add(TileCounter.PARAMETERS, tile, groups_of(r.bytes))
 
 
 def _fill_factors(b: ProgramBuilder, factors: Mapping[int, Sequence[int]], word: int) -> None:
@@ -268,12 +278,12 @@ def _fill_factors(b: ProgramBuilder, factors: Mapping[int, Sequence[int]], word:
 def collect_pixels(layer: Pool, r: Region, wide: int) -> Values:
     """Return the fields with which pixels move into wide memory, neighbours of a row side by side in a lane."""
     size = layer.operand_bytes
-    words, groups = r.source.pixel // 4, groups_of(r.source.pixel // size)
+    words, groups, pitch = r.bytes // 4, groups_of(r.bytes // size), r.source.pixel // 4
     side_by_side, most = PIXELS_PER_ROW // size, WORDS_PER_ROW * size
     blocks = -(-r.columns // side_by_side)
     rest = words % most
-    inner = [(side_by_side, words), *many([(min(words, most), 1)])]
-    dims = [*inner, *many([(blocks, side_by_side * words), (r.rows, r.source.pitch // 4)])]
+    inner = [(side_by_side, pitch), *many([(min(words, most), 1)])]
+    dims = [*inner, *many([(blocks, side_by_side * pitch), (r.rows, r.source.pitch // 4)])]
     level = len(dims)
     dims += many([(groups, most)])
     epilogue = (level, rest, most - rest) if rest and groups > 1 else None
@@ -288,7 +298,7 @@ def reduce_pixels(layer: Pool, r: Region, wide: int, ones: int) -> Values:
     """Return the fields with which pixels in wide memory are maximised or summed."""
     rows, columns = layer.windows
     size = layer.operand_bytes
-    groups, pixel = groups_of(r.source.pixel // size), r.source.pixel // size
+    groups, pixel = groups_of(r.bytes // size), r.bytes // size
     pitch = PIXELS_PER_ROW * -(-r.columns * size // PIXELS_PER_ROW)
     loops = [columns.size, rows.size, r.out_columns, r.out_rows, groups]
     last = pixel - (groups - 1) * LANES

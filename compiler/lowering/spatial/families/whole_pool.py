@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from compiler.facts import NARROW_BYTES, TILES, WIDE_ROWS
+from compiler.facts import LANES, NARROW_BYTES, TILES, WIDE_ROWS
 from compiler.graph import Operator
 from compiler.lowering.arithmetic import bits, clamp, mean_multiplier, unary_multiplier, zero_point
 from compiler.lowering.builder import walk
@@ -39,6 +39,8 @@ _MOST_SUMMED = 65535 // 255
 """Pixels whose sum always fits 16 bits."""
 _MOST_ROWS = 512
 """Wide rows that pixels take at once."""
+_SPARING_ROWS = 48
+"""Wide rows for some channels of all pixels: fewer than most layers with weights need."""
 _MOST_GATHERED = NARROW_BYTES // 2
 """Bytes of an image that tile 0 pools as a whole."""
 
@@ -76,9 +78,13 @@ class WholePool(PoolStep):
     ----------
     pixels:
         How many there are.
+    sparing:
+        Channels are pooled some groups after the other, so that their pixels take few wide rows: compiler 16.0 has 64
+        channels on every tile, and all its tiles need no more.
     """
 
     pixels: int
+    sparing: bool = False
 
     early_constants: ClassVar[bool] = True
     leaves: ClassVar[Leaves] = Leaves.VECTOR
@@ -96,7 +102,15 @@ class WholePool(PoolStep):
     def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
         """Return the first row of the pixels."""
         del top
-        return WIDE_ROWS - wide_rows_of(self._lines(scenes[0][self.target]), self.pool.operand_bytes)
+        lines = self._lines(scenes[0][self.target])
+        return WIDE_ROWS - wide_rows_of(replace(lines, pixel=self._at_once(lines)), self.pool.operand_bytes)
+
+    def _at_once(self, lines: Slab) -> int:
+        """Return how many bytes of a pixel are pooled at once."""
+        if not self.sparing:
+            return lines.pixel
+        rows = wide_rows_of(replace(lines, pixel=LANES))
+        return min(lines.pixel, LANES * max(1, _SPARING_ROWS // rows))
 
     def constant_bytes(self, scenes: Sequence[Activations]) -> int:
         """Return the bytes of the constant one of a sum."""
@@ -106,12 +120,15 @@ class WholePool(PoolStep):
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Reduce the pixels."""
         emission.begin_vector()
-        target = activations[self.target]
+        target, wide = activations[self.target], self.lowest_row([activations], 0)
         lines = self._lines(target)
-        region = Region(activations[self.pool.source].address, target.own_address(0), lines,
-                        Slab(Span(0, 1), Span(0, 1), target.image.padded), len(lines.rows), len(lines.columns), 1, 1)
-        emit_pool(emission.b, emission.books, self.pool, {0: region}, self.lowest_row([activations], 0),
-                  emission.constants.get(self.name, 0))
+        at_once = self._at_once(lines)
+        for first in range(0, lines.pixel, at_once):
+            region = Region(activations[self.pool.source].address + first, target.own_address(0) + first, lines,
+                            Slab(Span(0, 1), Span(0, 1), target.image.padded), len(lines.rows), len(lines.columns), 1, 1,
+                            min(at_once, lines.pixel - first))
+            emit_pool(emission.b, emission.books, self.pool, {0: region}, wide, emission.constants.get(self.name, 0),
+                      again=first > 0)
         emission.reset()
 
 
@@ -253,7 +270,7 @@ def read_whole_pool(context: Context, op: Operator) -> Layer:
     results = [sum(p.results for p in parts_of(image, t, maximum=maximum)) for t in range(TILES)]
     small = line.size <= _MOST_GATHERED and wide_rows_of(line) <= _MOST_ROWS
     if origin in context.slices or small or sum(results) * result_bytes(image, maximum=maximum) >= line.size:
-        return WholePool(replace(pool, source=context.gather((origin,), 1)), count)
+        return WholePool(replace(pool, source=context.gather((origin,), 1)), count, context.generation.pools_by_channels)
     return _in_parts(context, pool, image, results)
 
 
