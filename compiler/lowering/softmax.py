@@ -296,14 +296,14 @@ class SoftmaxProgram:
         b, at, layer = self._b, self._at.buffers, self._layer
         words, last = at["powers"] // 4, len(layer.slices) - 1
         pieces = [Slice(tile, words, 2 * own) for tile, own in enumerate(layer.slices)]
-        pieces[last] = Slice(last, words, layer.summands - 2 * self._starts[last] - int(layer.tail))
+        end = pieces[last] = Slice(last, words, layer.summands - 2 * self._starts[last] - int(layer.tail))
         b.tile_fence()
         route = Route(self._top - ROWS, _TILE)
         for piece in pieces[1:]:
-            send(b, piece, route, words + 2 * self._starts[piece.tile])
+            if piece.words:
+                send(b, piece, route, words + 2 * self._starts[piece.tile])
         if layer.tail:
-            rows = pieces[last].rows
-            send(b, Slice(last, words + pieces[last].words, 1), route, at["tail"] // 4, packed=rows, left=rows)
+            send(b, Slice(last, words + end.words, 1), route, at["tail"] // 4, packed=end.rows, left=end.rows or -1)
         await_transfers(b)
         if not layer.tail:
             return

@@ -100,6 +100,7 @@ start anew in every instruction of official convolutions.
 | `halt` 4 ends a stream that another one follows, 16 the last one | all programs of two streams; three networks are exact when both streams are executed |
 | vector operation 2 and load port 1: word address in the instruction; ALU operation 13: not less | the loop of the one known LSTM program counts to 28; outputs and both states are exact |
 | bits 33..38 of `ring_send` and `narrow_to_wide`: register and enable of the tile mask; 28..32 and 542: of the first word read | the same program |
+| results of 16 bits of two lanes are one word, not two | that of an odd number of classes (one of 1001) is written where its walk names a single word, and is added up afterwards |
 | softmax: 1/65535 scales sum and square, reciprocal root times 46340, result times 1.1921416e-7 | all outputs of all official classifiers equal the arithmetic reference |
 | LSTM: gates are added in the 8-bit quantization of the output; tables give 255 * logistic, 127.5 and 16383.5 * tanh | the one known program, outputs and states of 3 random runs exact |
 | weight zero-point rows step and wrap like prefixes | multi-group streamed layers agree with TensorFlow Lite only so |

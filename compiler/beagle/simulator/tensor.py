@@ -139,7 +139,7 @@ class TensorOp(TileTask):
     def find_outputs(self) -> None:
         """Narrow addresses written, and how many words are out after each run."""
         ins = self.ins
-        per_run = -(-self.lanes_of_run // 4) * (2 if ins["nonlinear"] & 4 else 1)
+        per_run = -(-self.lanes_of_run * (2 if ins["nonlinear"] & 4 else 1) // 4)
         emits = self.last_visit if self.partial else np.ones(len(per_run), bool)
         self.words = np.where(emits, per_run, 0)
         self.words_end = np.cumsum(self.words)
@@ -335,14 +335,15 @@ class TensorOp(TileTask):
         begin = int(self.words_end[first - 1]) if first else 0
         targets = self.out[begin:int(self.words_end[last - 1])]
         lanes = self.lanes_of_run[first:last][emits]
-        width = -(-self.lanes // 4) * 4
+        in_word = 4 // data.dtype.itemsize
+        width = -(-self.lanes // in_word) * in_word
         if data.shape[2] < width:
             data = np.concatenate((data, np.zeros((*data.shape[:2], width - data.shape[2]), data.dtype)), 2)
         words = np.ascontiguousarray(data).view(np.uint32).reshape(len(tiles), len(group), -1)
         if np.all(lanes == self.lanes):
             flat = words.reshape(len(tiles), -1)
         else:
-            used = -(-lanes // 4) * data.dtype.itemsize
+            used = -(-lanes // in_word)
             flat = words[:, np.arange(words.shape[2]) < used[:, None]]
         if np.any(targets & 3):
             for k in range(4):

@@ -14,6 +14,7 @@ from compiler.compile import CompiledModel, CompileOptions, compile_model
 from compiler.generation import CURRENT, Generation
 from compiler.graph import Model, Tensor, TensorType, parse_model, serialize_model
 from compiler.graph.build import GraphBuilder
+from compiler.memory.sharing import WHOLE, Sharing
 from compiler.package import Package, decode_output, encode_input
 from compiler.package.container import packages_of
 
@@ -264,9 +265,9 @@ def run(package: Package, values: Mapping[str, np.ndarray], seed: int | None = N
 
 
 def check(model: Model, *, seeds: tuple[int | None, ...] = (None,), judge: bool = False,
-          generation: Generation = CURRENT) -> CompiledModel:
+          generation: Generation = CURRENT, sharing: Sharing = WHOLE) -> CompiledModel:
     """Compile, and compare every value of every output with the arithmetic reference."""
-    compiled = compile_model(model, CompileOptions(generation=generation))
+    compiled = compile_model(model, CompileOptions(generation=generation, sharing=sharing))
     assert compiled.on_cpu == 0, [v.reason for v in compiled.mapped.verdicts]
     ((_, package),) = packages_of(parse_model(compiled.data))
     graph = model.main

@@ -10,7 +10,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from compiler.compile import compile_model
+from compiler.facts import TILES
 from compiler.graph import TensorType
+from compiler.memory.sharing import Sharing
 from tests.compiler.lowering.networks import Net, check
 
 
@@ -100,10 +102,30 @@ def test_vectors_and_images_in_any_order(name: str) -> None:
     check(NETWORKS[name]().model(), judge=name == "products of pixels")
 
 
-@pytest.mark.parametrize("classes", [1, 3, 5, 8, 13, 64, 65, 100, 256])
+@pytest.mark.parametrize("classes", [1, 3, 5, 8, 13, 64, 65, 98, 100, 131, 256, 1001, 1090])
 def test_softmax_of_any_number_of_classes(classes: int) -> None:
     """Vectors of more than 64 classes lie on several tiles; spare lanes of the last word count for nothing."""
     check(Net((1, 1, 24)).dense(classes).softmax().model(), seeds=(None, 1), judge=True)
+
+
+def test_the_last_of_an_odd_number_of_classes_counts() -> None:
+    """It is the largest one here; its exponential comes to tile 0 by itself."""
+    check(Net((1, 1, 7), TensorType.UINT8, seed=18).dense(97).softmax().model())
+
+
+@pytest.mark.parametrize("classes", [3, 5, 65, 130, 1001])
+def test_tables_of_a_softmax_come_from_the_host_where_nothing_is_left(classes: int) -> None:
+    model = Net((1, 1, 24)).dense(classes).softmax().dense(7).softmax().model()
+    compiled = check(model, seeds=(None, 1), judge=True, sharing=Sharing(room=((),) * TILES))
+    assert compiled.on_chip_used == 0
+
+
+def test_some_tables_are_cached_and_others_come() -> None:
+    """Room for the dense layer and one of the tables."""
+    model = Net((1, 1, 24)).dense(131).softmax().model()
+    compiled = check(model, judge=True, sharing=Sharing(room=(((0, 26),),) * 3 + ((),) * (TILES - 3)))
+    (plan,) = compiled.plans
+    assert [plan.cached(i) for i in range(5)] == [True, True, False, False, True]
 
 
 def test_softmax_of_an_input_in_slices() -> None:
