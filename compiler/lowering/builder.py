@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import pairwise
 
 from compiler.beagle.isa import WORD_BYTES, Instruction, encode, instruction
@@ -35,6 +36,8 @@ _FRAME = _TRAILING_NOPS + 2
 """Instructions around those of a stream: its begin, the trailing nops, its end."""
 MOST_STEPS = 1 << 14
 """Steps of a dimension of the walk of a tensor operation."""
+_MOST_DIMS = 8
+"""Dimensions of the largest address generator."""
 Dim = tuple[int, int]
 Values = dict[str, int]
 
@@ -58,21 +61,29 @@ def walk(prefix: str, start: int, dims: Sequence[Dim], *, total_dims: int, mask:
     epilogue:
         (dimension, elements of dimension 0 in its last iteration, skipped addresses).
     """
-    values = {f"{prefix}.start": start, f"{prefix}.level": level, f"{prefix}.slot": slot}
+    start_name, level_name, slot_name, mask_name, delta_names, limit_names = _walk_names(prefix)
+    values = {start_name: start, level_name: level, slot_name: slot}
     inner = 0
     for d in range(total_dims):
         count, stride = dims[d] if d < len(dims) else (1, 0)
-        values[f"{prefix}.delta{d}"] = stride - inner
-        values[f"{prefix}.limit{d}"] = count - 1
+        values[delta_names[d]] = stride - inner
+        values[limit_names[d]] = count - 1
         inner += stride * (count - 1)
     if mask is None:
-        mask = sum(1 << d for d, (_, stride) in enumerate(dims) if stride)
-    values[f"{prefix}.mask"] = mask
+        mask = sum([1 << d for d, (_, stride) in enumerate(dims) if stride])
+    values[mask_name] = mask
     if epilogue is not None:
         dim, count, delta = epilogue
         values |= {f"{prefix}.epilogue_dim": dim, f"{prefix}.epilogue_limit": count - 1,
                    f"{prefix}.epilogue_delta": delta}
     return values
+
+
+@cache
+def _walk_names(prefix: str) -> tuple[str, str, str, str, list[str], list[str]]:
+    """Names of the fields of an address generator: start, level, slot, mask, deltas and limits."""
+    return (f"{prefix}.start", f"{prefix}.level", f"{prefix}.slot", f"{prefix}.mask",
+            [f"{prefix}.delta{d}" for d in range(_MOST_DIMS)], [f"{prefix}.limit{d}" for d in range(_MOST_DIMS)])
 
 
 def standing(*counts: int) -> list[Dim]:

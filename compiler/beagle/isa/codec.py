@@ -80,12 +80,13 @@ def instruction(name: str, values: Mapping[str, int], *, offset: int = -1) -> In
     full = {k: int(v) for k, v in values.items() if v}
     full["opcode"] = form.code
     full["scalar"] = int(form.scalar)
+    packing = form.packing
     for key, value in full.items():
-        f = form.by_name.get(key)
-        if f is None:
+        if key not in packing:
             raise ProgramError(f"{name} has no field {key}")
-        if not f.minimum <= value <= f.maximum:
-            raise ProgramError(f"{name}.{key} = {value} does not fit {f.width} bits ({f.minimum}..{f.maximum})")
+        _, _, minimum, maximum = packing[key]
+        if not minimum <= value <= maximum:
+            raise _does_not_fit(form, key, value)
     return Instruction(form, MappingProxyType({k: v for k, v in full.items() if v}), offset)
 
 
@@ -98,13 +99,18 @@ def encode(ins: Instruction) -> bytes:
         When a value does not fit its field.
     """
     word = ins.unexplained
-    fields = ins.form.by_name
+    packing = ins.form.packing
     for name, value in ins.values.items():
-        f = fields[name]
-        if not f.minimum <= value <= f.maximum:
-            raise ProgramError(f"{ins.form.name}.{name} = {value} does not fit {f.width} bits ({f.minimum}..{f.maximum})")
-        word |= (value & ((1 << f.width) - 1)) << f.low
+        low, mask, minimum, maximum = packing[name]
+        if not minimum <= value <= maximum:
+            raise _does_not_fit(ins.form, name, value)
+        word |= (value & mask) << low
     return word.to_bytes(ins.form.words * WORD_BYTES, "little")
+
+
+def _does_not_fit(form: Form, name: str, value: int) -> ProgramError:
+    f = form.by_name[name]
+    return ProgramError(f"{form.name}.{name} = {value} does not fit {f.width} bits ({f.minimum}..{f.maximum})")
 
 
 def encode_stream(instructions: Iterable[Instruction]) -> bytes:

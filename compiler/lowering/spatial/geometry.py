@@ -31,9 +31,11 @@ class Span:
 
     def hull(self, other: Span) -> Span:
         """Return the smallest span around both; empty ones do not count."""
-        if not len(other):
+        if other.start >= other.stop:
             return self
-        return other if not len(self) else Span(min(self.start, other.start), max(self.stop, other.stop))
+        if self.start >= self.stop:
+            return other
+        return Span(min(self.start, other.start), max(self.stop, other.stop))
 
     def within(self, length: int) -> Span:
         """Return what of it lies inside an image of this extent."""
@@ -44,6 +46,10 @@ class Span:
         """Return one of several parts of about the same length."""
         start, stop = (self.start - (-i * len(self) // count) for i in (index, index + 1))
         return Span(start, stop)
+
+
+EMPTY = Span(0, 0)
+ONE_PIXEL = Span(0, 1)
 
 
 @lru_cache(maxsize=4096)
@@ -86,7 +92,7 @@ class Window:
     def needed(self, out: Span) -> Span:
         """Input rows for output rows; may stick out of the image."""
         if not len(out):
-            return Span(0, 0)
+            return EMPTY
         first = out.start * self.stride - self.before
         return Span(first, (out.stop - 1) * self.stride - self.before + self.reach)
 
@@ -99,7 +105,7 @@ class Several(Window):
 
     def needed(self, out: Span) -> Span:
         """Input rows for output rows."""
-        need = Span(0, 0)
+        need = EMPTY
         for window in self.windows:
             need = need.hull(window.needed(out))
         return need
@@ -123,6 +129,8 @@ class Lane(Window):
 
     def indices(self, out: Span) -> Span:
         """Return which of them lie in a part of the result."""
+        if self.period == 1 and not self.phase:
+            return out
         first, last = (-(-(place - self.phase) // self.period) for place in (out.start, out.stop))
         return Span(first, max(first, last))
 
@@ -130,7 +138,7 @@ class Lane(Window):
         """Return the rows that they come from."""
         found = self.indices(out)
         if not len(found):
-            return Span(0, 0)
+            return EMPTY
         return Span(self.start + self.stride * found.start, self.start + self.stride * (found.stop - 1) + 1)
 
     def place(self, index: int) -> int:
@@ -221,7 +229,7 @@ class Region:
         return Region(self.rows.hull(other.rows), self.columns.hull(other.columns))
 
 
-NOWHERE = Region(Span(0, 0), Span(0, 0))
+NOWHERE = Region(EMPTY, EMPTY)
 
 
 @record
@@ -256,9 +264,7 @@ class Activation:
 
     def own(self, tile: int) -> tuple[Span, Span]:
         """Rows and columns that the producer computes on a tile."""
-        if self.parts is None:
-            return self.image.own(tile)
-        return self.parts[tile].rows, self.parts[tile].columns
+        return self._own[tile]
 
     def pixels(self, tile: int) -> int:
         """Pixels that the producer computes on a tile."""
@@ -280,11 +286,17 @@ class Activation:
         return self._slabs[tile]
 
     @cached_property
+    def _own(self) -> tuple[tuple[Span, Span], ...]:
+        if self.parts is None:
+            return tuple(self.image.own(tile) for tile in range(TILES))
+        return tuple((part.rows, part.columns) for part in self.parts)
+
+    @cached_property
     def _slabs(self) -> tuple[Slab, ...]:
         if self.frames is not None:
             return self.frames
         # Tiles that need nothing have the rows of those beside them, and the columns of those above and below.
-        rows, columns = [Span(0, 0)] * TILE_ROWS, [Span(0, 0)] * TILE_COLUMNS
+        rows, columns = [EMPTY] * TILE_ROWS, [EMPTY] * TILE_COLUMNS
         for tile, need in enumerate(self.needed):
             row, column = divmod(tile, TILE_COLUMNS)
             rows[row], columns[column] = rows[row].hull(need.rows), columns[column].hull(need.columns)
@@ -328,7 +340,7 @@ class Vector(Activation):
 
     def own(self, tile: int) -> tuple[Span, Span]:
         """One pixel on every tile that has a slice."""
-        span = Span(0, int(self.words[tile] > 0))
+        span = ONE_PIXEL if self.words[tile] else EMPTY
         return span, span
 
     def slab(self, tile: int) -> Slab:
@@ -354,7 +366,7 @@ def needed_by(windows: Iterable[tuple[Window, Window]], output: Image) -> tuple[
         if len(own_rows) and len(own_columns):
             regions.append(Region(rows.needed(own_rows), columns.needed(own_columns)))
         else:
-            regions.append(Region(Span(0, 0), Span(0, 0)))
+            regions.append(NOWHERE)
     return tuple(regions)
 
 
@@ -412,7 +424,11 @@ def by_content(values: Mapping[int, Mapping[str, int]], *, also: Mapping[int, ob
         What must agree besides the fields.
     """
     groups: dict[object, list[int]] = {}
+    contents: dict[int, frozenset[tuple[str, int]]] = {}
     for tile in sorted(values):
         extra = also[tile] if also else None
-        groups.setdefault((frozenset(values[tile].items()), extra), []).append(tile)
+        content = contents.get(id(values[tile]))
+        if content is None:
+            content = contents[id(values[tile])] = frozenset(values[tile].items())
+        groups.setdefault((content, extra), []).append(tile)
     return [(sum(1 << t for t in tiles), values[tiles[0]]) for tiles in groups.values()]

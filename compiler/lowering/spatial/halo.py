@@ -6,11 +6,13 @@ left and right. Beyond the border of the image the mesh engines fill in the zero
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import TILE_COLUMNS, TILE_ROWS, TILES
 from compiler.lowering.builder import ProgramBuilder, Values, signal, walk, watch
 from compiler.lowering.spatial.books import Books
-from compiler.lowering.spatial.geometry import Activation, Dim, Region, Span, by_content, many
+from compiler.lowering.spatial.geometry import EMPTY, Activation, Dim, Region, Span, by_content, many
 from compiler.records import record
 
 BLOCK_WORDS = 16
@@ -54,6 +56,16 @@ class Side:
     forward: bool
     received: TileCounter
 
+    @cached_property
+    def senders(self) -> tuple[int | None, ...]:
+        """Per tile: which one it receives from; None at the edge of the mesh."""
+        return tuple(neighbour(tile, self) for tile in range(TILES))
+
+    @cached_property
+    def receivers(self) -> tuple[int | None, ...]:
+        """Per tile: which one it sends to; None at the edge of the mesh."""
+        return tuple(self.senders.index(tile) if tile in self.senders else None for tile in range(TILES))
+
 
 SIDES = (
     Side("mesh_from_south", False, True, TileCounter.MESH_SOUTH_IN),
@@ -74,12 +86,15 @@ class Missing:
     """Those beyond the border."""
 
 
+NOTHING = Missing(EMPTY, EMPTY)
+
+
 def missing(activation: Activation, tile: int, side: Side) -> Missing:
     """Return what a tile lacks on one side."""
     own, need = _axis(activation, tile, side)
+    if need.start >= need.stop or (need.stop <= own.stop if side.forward else need.start >= own.start):
+        return NOTHING
     length = activation.image.width if side.across else activation.image.height
-    if not len(need):
-        return Missing(Span(0, 0), Span(0, 0))
     if side.forward:
         start = max(own.stop, need.start)
         border = min(max(length, start), max(need.stop, start))
@@ -111,8 +126,8 @@ def too_far(activation: Activation) -> bool:
             lacks = missing(activation, tile, side).inside
             if not len(lacks):
                 continue
-            other = neighbour(tile, side)
-            own = _axis(activation, other, side)[0] if other is not None else Span(0, 0)
+            other = side.senders[tile]
+            own = _axis(activation, other, side)[0] if other is not None else EMPTY
             if other is None or lacks.start < own.start or lacks.stop > own.stop or not _has_corners(
                     activation, other, _region(activation, tile, side, lacks)):
                 return True
@@ -151,7 +166,7 @@ def _one_tile(books: Books, activation: Activation, ready: Readiness | None, sid
               fills: dict[int, Values]) -> None:
     """Fields for one tile: what it sends, what it receives, what it fills."""
     values: Values = {}
-    receiver = next((t for t in range(TILES) if neighbour(t, side) == tile), None)
+    receiver = side.receivers[tile]
     if receiver is not None and len(lacks[receiver].inside):
         region = _region(activation, receiver, side, lacks[receiver].inside)
         values |= _walk("src", activation, tile, region)
@@ -230,5 +245,6 @@ def _watches(books: Books, activation: Activation, ready: Readiness | None, side
 
 def _sent(activation: Activation, side: Side, tile: int) -> Region:
     """What a tile sends to the one that receives from it."""
-    receiver = next(t for t in range(TILES) if neighbour(t, side) == tile)
+    receiver = side.receivers[tile]
+    assert receiver is not None
     return _region(activation, receiver, side, missing(activation, receiver, side).inside)

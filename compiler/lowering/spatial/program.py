@@ -212,7 +212,7 @@ class SpatialNetwork:
         rows = [layer.lowest_row(self.scenes_of(layer), WIDE_ROWS) for layer in layers]
         return min([*rows, *map(self._arrival_row, layers), self._far_row if layers else WIDE_ROWS]) - 1
 
-    @property
+    @cached_property
     def _far_row(self) -> int:
         """Lowest wide row through which pixels go that come from other tiles than neighbours."""
         return SEND_ROW if any(too_far(a) for a in self.activations.values()) else WIDE_ROWS

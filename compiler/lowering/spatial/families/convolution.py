@@ -103,8 +103,9 @@ class Convolution(Layer):
 
     def results(self, target: Activation, tile: int) -> tuple[Span, Span]:
         """Return which rows and columns of its lanes a tile computes."""
-        rows, columns = (lane.indices(span) for lane, span in zip(self.lanes, target.own(tile), strict=True))
-        return rows, columns
+        down, across = self.lanes
+        rows, columns = target.own(tile)
+        return down.indices(rows), across.indices(columns)
 
     def pixels(self, target: Activation) -> int:
         """Return the pixels of the tile that computes most."""

@@ -8,14 +8,14 @@ chunk, partial sums wait in wide memory, a row per pixel.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from compiler.beagle.isa.counters import ScalarCounter, TileCounter
 from compiler.facts import LANES, TILES, WIDE_ROW_BYTES, WIDE_ROWS
 from compiler.lowering.builder import ProgramBuilder, Values, linear, signal, walk, watch
 from compiler.lowering.parameters import DenseParameters
 from compiler.lowering.spatial.books import Books
-from compiler.lowering.spatial.geometry import Activation, Dim, Span, by_content, many, merge_dims
+from compiler.lowering.spatial.geometry import Activation, Dim, by_content, many, merge_dims
 from compiler.lowering.spatial.streaming import stream_lines
 from compiler.lowering.spatial.weights import Kernel
 from compiler.memory.plan import Piece
@@ -87,14 +87,17 @@ def emit_convolution(b: ProgramBuilder, books: Books, layer: Convolution, source
     top:
         Wide rows from here on are left alone.
     """
-    active = active_tiles(layer, target)
-    mask = sum(1 << t for t in active)
     ring = RingUse(layer.kernel, not pieces)
+    parts = _parts(books, layer, ring, source, target)
+    active = list(parts)
+    mask = sum(1 << t for t in active)
     blocks = layer.blocks(layer.pixels(target), top)
     _receive(b, books, layer, ring, blocks, mask, active)
     _load_scaling(b, books, layer, ring, blocks, mask, active)
-    values = {t: _tensor_op(books, layer, ring, blocks, source, target, t) for t in active}
-    shapes = {t: tuple(len(s) > 1 for s in layer.results(target, t)) for t in active}
+    # Many tiles have the same part: a dozen of distinct ones is much.
+    fields_of = {part: _tensor_op(layer, ring, blocks, part) for part in set(parts.values())}
+    values = {t: fields_of[part] for t, part in parts.items()}
+    shapes = {t: (part.height > 1, part.width > 1) for t, part in parts.items()}
     for tiles, fields in by_content(values, also=shapes):
         b.tile("tensor_op", tiles, dict(fields))
     _count(books, layer.kernel, ring, active)
@@ -181,13 +184,57 @@ def _load_scaling(b: ProgramBuilder, books: Books, layer: Convolution, ring: Rin
            signal("done", 2), to_scaling=1, drop_level=1)
 
 
-def _tensor_op(books: Books, layer: Convolution, ring: RingUse, blocks: WideBlocks, source: Activation,
-               target: Activation, tile: int) -> Values:
-    """Fields of the tensor operation on one tile."""
+class Part(NamedTuple):
+    """What distinguishes the work of a tile from that of others.
+
+    Attributes
+    ----------
+    height, width:
+        Rows and columns of results.
+    source, target:
+        Byte addresses of the first pixels read and written.
+    source_pixel, source_pitch, target_pixel, target_pitch:
+        Bytes of a pixel and of a row.
+    chunks, scalings:
+        Chunks of weights and groups of scaling factors that have come before.
+    """
+
+    height: int
+    width: int
+    source: int
+    source_pixel: int
+    source_pitch: int
+    target: int
+    target_pixel: int
+    target_pitch: int
+    chunks: int
+    scalings: int
+
+
+def _parts(books: Books, layer: Convolution, ring: RingUse, source: Activation, target: Activation) -> dict[int, Part]:
+    """Return the parts of the tiles that compute results."""
+    found = {}
+    down, across = layer.lanes
+    read_rows, read_columns = layer.windows
+    for tile in range(TILES):
+        rows, columns = layer.results(target, tile)
+        if rows.start < rows.stop and columns.start < columns.stop:
+            read, written = source.slab(tile), target.slab(tile)
+            found[tile] = Part(
+                len(rows), len(columns),
+                source.address + read.offset(read_rows.needed(rows).start, read_columns.needed(columns).start),
+                read.pixel, read.pitch,
+                target.address + written.offset(down.place(rows.start), across.place(columns.start)),
+                written.pixel, written.pitch,
+                books.counts.get(ring.counter, tile), books.counts.get(TileCounter.WIDE_TO_SCALING, tile))
+    return found
+
+
+def _tensor_op(layer: Convolution, ring: RingUse, blocks: WideBlocks, part: Part) -> Values:
+    """Fields of the tensor operation on a tile."""
     k = layer.kernel
     p = k.parameters
-    rows, columns = layer.results(target, tile)
-    nest = Nest(k.rows, len(rows) * len(columns), k.chunks, k.groups)
+    nest = Nest(k.rows, part.height * part.width, k.chunks, k.groups)
     last = min(p.group_outputs, -(-(p.outputs - (k.groups - 1) * p.group_outputs) // 4) * 4)
     lanes = p.group_outputs if k.groups > 1 else last
     partial = nest.chunks > 1
@@ -199,18 +246,17 @@ def _tensor_op(books: Books, layer: Convolution, ring: RingUse, blocks: WideBloc
         "multiplier": _FLOAT_ONE if p.has_factor_row else int(p.factors[:1].view("uint32")[0]),
     }
     fields |= nest.fields() | _zero_points(layer, blocks)
-    fields |= _input_walk(layer, source, tile, nest, rows, columns)
-    fields |= _output_walk(layer, target, tile, lanes, last)
+    fields |= _input_walk(layer, part, nest)
+    fields |= _output_walk(layer, part, lanes, last)
     level = nest.weights_level
     weights = ([(nest.steps, 4)] if nest.steps > 1 else []) + nest.zeros()[int(nest.steps > 1):]
     fields |= walk("weights", 4 * blocks.weights, weights, total_dims=8, level=level if k.slots > 1 else 0,
                    slot=4 * k.rows if k.slots > 1 else 0)
     fields |= _partial_walk(blocks, nest)
     fields |= signal("parameters", level)
-    fields |= watch(0, ring.counter, books.counts.get(ring.counter, tile) + 1, level=level)
+    fields |= watch(0, ring.counter, part.chunks + 1, level=level)
     if _scaling_lines(p):
-        ready = books.counts.get(TileCounter.WIDE_TO_SCALING, tile)
-        fields |= watch(1, TileCounter.WIDE_TO_SCALING, ready + 1, level=nest.group_level)
+        fields |= watch(1, TileCounter.WIDE_TO_SCALING, part.scalings + 1, level=nest.group_level)
     return fields
 
 
@@ -224,29 +270,25 @@ def _zero_points(layer: Convolution, blocks: WideBlocks) -> Values:
             "zero_point_row.step": header if k.slots > 1 else 1, "zero_point_row.last": blocks.header + k.slots * header - 1}
 
 
-def _input_walk(layer: Convolution, source: Activation, tile: int, nest: Nest, out_rows: Span, out_columns: Span) -> Values:
+def _input_walk(layer: Convolution, part: Part, nest: Nest) -> Values:
     k = layer.kernel
     rows, columns = layer.windows
-    slab = source.slab(tile)
-    c, pitch = slab.pixel, slab.pitch
-    base = source.address + slab.offset(rows.needed(out_rows).start, columns.needed(out_columns).start)
+    c, pitch = part.source_pixel, part.source_pitch
     taps = merge_dims([(k.blocks, 4), *many([(columns.size, c * columns.dilation), (rows.size, pitch * rows.dilation)])])
-    pixels = merge_dims(many([(len(out_columns), c * columns.stride), (len(out_rows), pitch * rows.stride)]))
+    pixels = merge_dims(many([(part.width, c * columns.stride), (part.height, pitch * rows.stride)]))
     if k.depthwise:
         dims = [*taps, *pixels, *many([(nest.groups, 4)])]
     else:
         dims = [*taps, *([(1, 4 * k.blocks)] if nest.chunks == 1 else []), *pixels,
                 *many([(nest.chunks, 4 * k.blocks), (nest.groups, 0)])]
-    return walk("in", base, dims, total_dims=8)
+    return walk("in", part.source, dims, total_dims=8)
 
 
-def _output_walk(layer: Convolution, target: Activation, tile: int, lanes: int, last: int) -> Values:
+def _output_walk(layer: Convolution, part: Part, lanes: int, last: int) -> Values:
     k = layer.kernel
-    slab = target.slab(tile)
-    rows, columns = layer.results(target, tile)
     down, across = layer.lanes
-    pixels = merge_dims(many([(len(columns), slab.pixel * across.period), (len(rows), slab.pitch * down.period)]))
-    first = target.address + slab.offset(down.place(rows.start), across.place(columns.start))
+    pixels = merge_dims(many([(part.width, part.target_pixel * across.period),
+                              (part.height, part.target_pitch * down.period)]))
     dims = [(lanes // 4, 4), *pixels]
     if not k.depthwise:
         dims.append((k.groups, lanes))
@@ -254,7 +296,7 @@ def _output_walk(layer: Convolution, target: Activation, tile: int, lanes: int, 
         dims.append((k.groups, 4))
     level = 1 + len(pixels)
     epilogue = (level, last // 4, lanes - last) if last != lanes else None
-    return walk("out", first, dims, total_dims=8, epilogue=epilogue) | signal("avdata", level)
+    return walk("out", part.target, dims, total_dims=8, epilogue=epilogue) | signal("avdata", level)
 
 
 def _partial_walk(blocks: WideBlocks, nest: Nest) -> Values:
