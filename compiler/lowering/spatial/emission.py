@@ -93,7 +93,7 @@ class Emission:
         if known is not None:
             # Operators before may still read what is written again.
             self.reset()
-        filled = activation if fill is None else replace(activation, zero_point=fill)
+        filled = activation if fill in (None, activation.zero_point) else replace(activation, zero_point=fill)
         if too_far(filled):
             emit_gather(self.b, filled)
             self.settled()

@@ -13,7 +13,7 @@ from compiler.lowering.spatial.geometry import EVERY, NOWHERE, Image, Window
 from compiler.lowering.spatial.infeed import straddles
 from compiler.lowering.spatial.layer import Layer
 from compiler.lowering.spatial.planning import StripPlanner
-from compiler.lowering.spatial.program import SpatialNetwork, place
+from compiler.lowering.spatial.program import SpatialNetwork
 
 _SLACK = (0, 1 / 24, 1 / 12, 1 / 6)
 """Parts of narrow memory left free in further attempts, when buffers do not fit side by side."""
@@ -50,12 +50,12 @@ def _cut(network: SpatialNetwork) -> SpatialNetwork:
         if strips is None:
             break
         found = network.in_strips(strips)
-    return found if place(found).used <= NARROW_BYTES else network
+    return found if found.memory.used <= NARROW_BYTES else network
 
 
 def fits(network: SpatialNetwork) -> bool:
     """Tell whether narrow and wide memory suffice."""
-    return place(network).used <= NARROW_BYTES and all(network.lowest_row(layer) >= 0 for layer in network.layers)
+    return network.memory.used <= NARROW_BYTES and all(network.lowest_row(layer) >= 0 for layer in network.layers)
 
 
 def largest_input(network: SpatialNetwork, written: Callable[[SpatialNetwork], bool]) -> tuple[int, int] | None:

@@ -37,6 +37,10 @@ class Span:
             return other
         return Span(min(self.start, other.start), max(self.stop, other.stop))
 
+    def covers(self, other: Span) -> bool:
+        """Tell whether all of another one lies inside."""
+        return other.start >= other.stop or (self.start <= other.start and other.stop <= self.stop)
+
     def within(self, length: int) -> Span:
         """Return what of it lies inside an image of this extent."""
         start = min(max(self.start, 0), length)
@@ -261,6 +265,12 @@ class Activation:
     parts: tuple[Region, ...] | None = None
     frames: tuple[Slab, ...] | None = None
     joint_bytes: int = 0
+
+    def at(self, address: int) -> Activation:
+        """Return the same at another address; slabs, which stay, are not worked out again."""
+        moved = replace(self, address=address)
+        vars(moved).update({name: vars(self)[name] for name in ("_own", "_slabs") if name in vars(self)})
+        return moved
 
     def own(self, tile: int) -> tuple[Span, Span]:
         """Rows and columns that the producer computes on a tile."""

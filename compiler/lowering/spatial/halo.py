@@ -6,6 +6,7 @@ left and right. Beyond the border of the image the mesh engines fill in the zero
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 from compiler.beagle.isa.counters import TileCounter
@@ -85,6 +86,10 @@ class Missing:
     outside: Span
     """Those beyond the border."""
 
+    def __bool__(self) -> bool:
+        """Tell whether it lacks anything."""
+        return len(self.inside) > 0 or len(self.outside) > 0
+
 
 NOTHING = Missing(EMPTY, EMPTY)
 
@@ -120,7 +125,11 @@ def neighbour(tile: int, side: Side) -> int | None:
 def too_far(activation: Activation) -> bool:
     """Tell whether a tile needs what no neighbouring tile holds."""
     for tile in range(TILES):
-        if activation.needed[tile] and not activation.pixels(tile):
+        rows, columns = activation.own(tile)
+        need = activation.needed[tile]
+        if rows.covers(need.rows) and columns.covers(need.columns):
+            continue
+        if need and not activation.pixels(tile):
             return True
         for side in SIDES:
             lacks = missing(activation, tile, side).inside
@@ -147,11 +156,14 @@ def emit_halo(b: ProgramBuilder, books: Books, activation: Activation, ready: Re
     ready:
         When the producer is done; None for what is already there.
     """
-    before = {tile: {side.received: books.counts.get(side.received, tile) for side in SIDES} for tile in range(TILES)}
-    for side in SIDES:
-        lacks = {tile: missing(activation, tile, side) for tile in range(TILES)}
-        if not any(len(m.inside) or len(m.outside) for m in lacks.values()):
-            continue
+    if not any(activation.needed):
+        return
+    lacking = [(side, [missing(activation, tile, side) for tile in range(TILES)]) for side in SIDES]
+    lacking = [(side, lacks) for side, lacks in lacking if any(map(bool, lacks))]
+    if not lacking:
+        return
+    before = {side.received: [books.counts.get(side.received, tile) for tile in range(TILES)] for side in SIDES}
+    for side, lacks in lacking:
         transfers: dict[int, Values] = {}
         fills: dict[int, Values] = {}
         for tile in range(TILES):
@@ -162,7 +174,7 @@ def emit_halo(b: ProgramBuilder, books: Books, activation: Activation, ready: Re
 
 
 def _one_tile(books: Books, activation: Activation, ready: Readiness | None, side: Side, tile: int,
-              lacks: dict[int, Missing], before: dict[int, dict[TileCounter, int]], transfers: dict[int, Values],
+              lacks: Sequence[Missing], before: dict[TileCounter, list[int]], transfers: dict[int, Values],
               fills: dict[int, Values]) -> None:
     """Fields for one tile: what it sends, what it receives, what it fills."""
     values: Values = {}
@@ -224,7 +236,7 @@ def _fill(activation: Activation, tile: int, side: Side, part: Span) -> Values:
 
 
 def _watches(books: Books, activation: Activation, ready: Readiness | None, side: Side, tile: int,
-             before: dict[int, dict[TileCounter, int]]) -> Values:
+             before: dict[TileCounter, list[int]]) -> Values:
     """A sender waits for the results, and for rows that it passes on as corners."""
     level = _dims(activation, tile, _sent(activation, side, tile))[1]
     waits: list[tuple[TileCounter, int, int]] = []
@@ -232,11 +244,11 @@ def _watches(books: Books, activation: Activation, ready: Readiness | None, side
         waits.append((TileCounter.AVDATA, ready.first[tile], ready.step))
     if side.across:
         for counter in (TileCounter.MESH_NORTH_IN, TileCounter.MESH_SOUTH_IN):
-            new = books.counts.get(counter, tile) - before[tile][counter]
+            new = books.counts.get(counter, tile) - before[counter][tile]
             if new:
                 # With border and neighbour on one side two instructions raise the counter: wait for both.
                 double = new > _blocks(activation)
-                waits.append((counter, before[tile][counter] + (new if double else 1), 0 if double else 1))
+                waits.append((counter, before[counter][tile] + (new if double else 1), 0 if double else 1))
     fields: Values = {}
     for i, (counter, count, step) in enumerate(waits):
         fields |= watch(i, counter, count, step=step, level=level)

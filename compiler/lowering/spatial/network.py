@@ -19,7 +19,7 @@ from compiler.lowering.spatial.fitting import in_bands, largest_input
 from compiler.lowering.spatial.gathering import Gather
 from compiler.lowering.spatial.layer import Layer, Stored
 from compiler.lowering.spatial.planning import StripPlanner
-from compiler.lowering.spatial.program import LayerProgramError, Memory, Port, SpatialNetwork, place, spatial_program
+from compiler.lowering.spatial.program import LayerProgramError, Memory, Port, SpatialNetwork, spatial_program
 from compiler.lowering.spatial.reading import NetworkReader
 from compiler.mapping import Subgraph
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor, for_generation
@@ -68,7 +68,7 @@ class Network:
                 "tile.", self._way_out()), too_large=True)
 
     def _place(self) -> Memory:
-        memory = place(self.network)
+        memory = self.network.memory
         if memory.used <= NARROW_BYTES:
             return memory
         layers = self.network.layers
@@ -104,7 +104,7 @@ class Network:
     def _written(self, network: SpatialNetwork) -> bool:
         """Tell whether the program of the network for another input, which fits, can be written, alone on the chip."""
         other = copy(self)
-        other.network, other.memory = network, place(network)
+        other.network, other.memory = network, network.memory
         generation = self.reader.context.generation
         try:
             other._check()

@@ -92,6 +92,11 @@ class SpatialNetwork:
     arriving: frozenset[str] = frozenset()
     parts: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
+    @cached_property
+    def memory(self) -> Memory:
+        """Its narrow memory, of which there may be too little."""
+        return place(self)
+
     @property
     def entered(self) -> tuple[int, ...]:
         """Inputs that come as a whole, before the first layer."""
@@ -287,7 +292,7 @@ def place(network: SpatialNetwork) -> Memory:
                                  | {-1 - i: life for i, (_, _, life) in enumerate(inner)}, NARROW_BYTES)
     for t, floor in behind.items():
         addresses[t] = memory.place(lives[t], floor)
-    placed = {t: replace(a, address=addresses[owner[t]] + network.parts.get(t, (0, 0))[1])
+    placed = {t: a.at(addresses[owner[t]] + network.parts.get(t, (0, 0))[1])
               for t, a in network.activations.items()}
     infeeds = {t: place_infeed(network.activations[t].image, memory) for t in network.entered
                if not network.activations[t].is_vector}
