@@ -59,6 +59,8 @@ def run() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    finally:
+        gc.freeze()  # the interpreter would go through all objects once more before it ends
 
 
 def fail(error: EtpuError) -> None:
