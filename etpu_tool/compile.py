@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from compiler.errors import CompilationError, UsageError
 from compiler.facts import RUNTIME_VERSION_CURRENT
@@ -19,11 +18,17 @@ if TYPE_CHECKING:
 
 
 def parse_token(text: str) -> int | None:
-    """Read a caching token, decimal or 0x...; None for an empty text."""
+    """Read a caching token, decimal or 0x...; None for an empty text.
+
+    Raises
+    ------
+    UsageError
+        When it is no number.
+    """
     try:
         return int(text, 0) if text else None
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no number") from None
+        raise UsageError(f"the caching token {text!r} is no number.") from None
 
 
 class _Notes(Listener):
@@ -40,54 +45,62 @@ class _Notes(Listener):
         print(f"failed: {error.message}", file=sys.stderr)
 
 
-def compile_command(
-    models: Annotated[list[str], typer.Argument(help="Quantized .tflite files; several are co-compiled.")],
-    out_dir: Annotated[str, typer.Option("--out_dir", "--out-dir", "-o", help="Folder for the results.")] = ".",
-    min_runtime_version: Annotated[int, typer.Option("--min_runtime_version", "--min-runtime-version", "-m",
-                                                     help="Oldest runtime that must run the result, 10..14.")
-                                   ] = RUNTIME_VERSION_CURRENT,
-    intermediate_tensors: Annotated[str, typer.Option("--intermediate_tensors", "--intermediate-tensors", "-i",
-                                                      help="Outputs of the Edge TPU part: a,b:c.")] = "",
-    multiple_subgraphs: Annotated[bool, typer.Option("--enable_multiple_subgraphs", "--enable-multiple-subgraphs", "-a",
-                                                     help="Map every Edge TPU subgraph, not only the first.")] = False,
-    num_segments: Annotated[int, typer.Option("--num_segments", "--num-segments", "-n",
-                                              help="Cut the model into so many segments for as many Edge TPUs.")] = 1,
-    balance: Annotated[str, typer.Option(help="How to cut: parameters (as the official compiler) or latency (fastest "
-                                              "slowest segment).")] = "parameters",
-    search_delegate: Annotated[bool, typer.Option("--search_delegate", "--search-delegate", "-d",
-                                                  help="When it fails try again with fewer operators.")] = False,
-    delegate_search_step: Annotated[int, typer.Option("--delegate_search_step", "--delegate-search-step", "-k",
-                                                      help="Operators fewer at each attempt.")] = 1,
-    token: Annotated[str, typer.Option(help="Caching token (for reproducible results); random by default.")] = "",
-    show_operations: Annotated[bool, typer.Option("--show_operations", "--show-operations", "-s",
-                                                  help="Print the operation log.")] = False,
-    timeout_sec: Annotated[int, typer.Option("--timeout_sec", "--timeout-sec", "-t", help="Give up after this time.")
-                           ] = DEFAULT_TIMEOUT,
-    memory_map: Annotated[bool, typer.Option("--memory-map", help="Print which layer's parameters lie where on the chip.")
-                          ] = False,
-    memory_picture: Annotated[str, typer.Option("--memory-picture", help="Draw the on-chip memory into an SVG file.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-) -> None:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the options; typer would take longer than a small model."""
+    p = argparse.ArgumentParser(prog="etpu compile", allow_abbrev=False, usage="etpu compile [OPTIONS] models...",
+                                description=compile_command.__doc__)
+
+    def add(short: str, name: str, **settings: Any) -> None:
+        p.add_argument(f"--{name}", f"--{name.replace('_', '-')}", f"-{short}", dest=name, **settings)
+
+    p.add_argument("models", nargs="+", help="Quantized .tflite files; several are co-compiled.")
+    add("o", "out_dir", default=".", metavar="FOLDER", help="Folder for the results.")
+    add("m", "min_runtime_version", type=int, default=RUNTIME_VERSION_CURRENT, metavar="N",
+        help="Oldest runtime that must run the result, 10..14 (default: %(default)s).")
+    add("i", "intermediate_tensors", default="", metavar="NAMES", help="Outputs of the Edge TPU part: a,b:c.")
+    add("a", "enable_multiple_subgraphs", action="store_true", help="Map every Edge TPU subgraph, not only the first.")
+    add("n", "num_segments", type=int, default=1, metavar="N",
+        help="Cut the model into so many segments for as many Edge TPUs (default: %(default)s).")
+    p.add_argument("--balance", default="parameters", metavar="HOW",
+                   help="How to cut: parameters (as the official compiler) or latency (fastest slowest segment; "
+                        "default: %(default)s).")
+    add("d", "search_delegate", action="store_true", help="When it fails try again with fewer operators.")
+    add("k", "delegate_search_step", type=int, default=1, metavar="N",
+        help="Operators fewer at each attempt (default: %(default)s).")
+    p.add_argument("--token", type=parse_token, metavar="N",
+                   help="Caching token (for reproducible results); random by default.")
+    add("s", "show_operations", action="store_true", help="Print the operation log.")
+    add("t", "timeout_sec", type=int, default=DEFAULT_TIMEOUT, metavar="SECONDS",
+        help="Give up after this time (default: %(default)s).")
+    p.add_argument("--memory-map", action="store_true", help="Print which layer's parameters lie where on the chip.")
+    p.add_argument("--memory-picture", default="", metavar="FILE", help="Draw the on-chip memory into an SVG file.")
+    p.add_argument("--json", action="store_true", help="Print the report as JSON.")
+    return p
+
+
+def compile_command(words: list[str]) -> None:
     """Compile quantized TensorFlow Lite models for the Edge TPU."""
-    if memory_picture and Path(memory_picture).suffix != ".svg":
-        raise UsageError(f"{memory_picture}: the picture is an SVG file.", advice="Give it a name that ends in .svg.")
+    options = parser().parse_intermixed_args(words)
+    picture, memory_map = options.memory_picture, options.memory_map
+    if picture and Path(picture).suffix != ".svg":
+        raise UsageError(f"{picture}: the picture is an SVG file.", advice="Give it a name that ends in .svg.")
     finished = compile_files(Request(
-        tuple(models), out_dir, min_runtime_version=min_runtime_version, token=parse_token(token),
-        intermediate_tensors=intermediate_tensors, multiple_subgraphs=multiple_subgraphs, num_segments=num_segments,
-        balance=balance, search_delegate=search_delegate, delegate_search_step=delegate_search_step, timeout=timeout_sec),
-        _Notes())
+        tuple(options.models), options.out_dir, min_runtime_version=options.min_runtime_version, token=options.token,
+        intermediate_tensors=options.intermediate_tensors, multiple_subgraphs=options.enable_multiple_subgraphs,
+        num_segments=options.num_segments, balance=options.balance, search_delegate=options.search_delegate,
+        delegate_search_step=options.delegate_search_step, timeout=options.timeout_sec), _Notes())
     from compiler.report.official import model_block
     from compiler.report.reasons import as_json as json_report
     from compiler.report.reasons import reasons
 
-    if memory_picture:
-        _draw_memory([c for c, _, _ in finished], memory_picture)
-    if as_json:
+    if picture:
+        _draw_memory([c for c, _, _ in finished], picture)
+    if options.json:
         print(json.dumps([json_report(c, str(output)) | (_memory_json(c) if memory_map else {})
                           for c, _, output in finished], indent=2))
         return
     for compiled, source, output in finished:
-        print(model_block(compiled, source, output, show_operations=show_operations))
+        print(model_block(compiled, source, output, show_operations=options.show_operations))
         if memory_map:
             _print_memory(compiled)
         for reason, advice in reasons(compiled):

@@ -40,6 +40,9 @@ def command_line(verb: str = "") -> typer.Typer:
         module = importlib.import_module(f"etpu_tool.{_MODULES[name]}")
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name)
+        elif hasattr(module, "parser"):
+            # Has its own; here it is only to be seen in the list.
+            app.command(name, add_help_option=False)(getattr(module, f"{name}_command"))
         else:
             app.command(name)(getattr(module, f"{name}_command"))
     return app
@@ -49,7 +52,12 @@ def run() -> None:
     """Entry point: errors become one line on standard error and an exit status."""
     gc.set_threshold(_OBJECTS_UNTIL_COLLECTION)
     try:
-        command_line(*sys.argv[1:2])()
+        if sys.argv[1:2] == ["compile"]:
+            from etpu_tool.compile import compile_command
+
+            compile_command(sys.argv[2:])  # without typer, which takes its time
+        else:
+            command_line(*sys.argv[1:2])()
     except EtpuError as error:
         fail(error)
     except BrokenPipeError:

@@ -174,3 +174,12 @@ def test_help_names_every_verb(tmp_path: Path) -> None:
     shown = etpu(tmp_path, "--help").stdout
     for verb in ("compile", "deploy", "devices", "disasm", "doctor", "profile", "rollback", "run", "simulate"):
         assert verb in shown
+
+
+def test_compile_describes_its_options(tmp_path: Path) -> None:
+    shown = etpu(tmp_path, "compile", "--help").stdout
+    for option in ("--out_dir", "--out-dir", "-o", "--search_delegate", "--memory-picture", "--json"):
+        assert option in shown
+    assert_refused(etpu(tmp_path, "compile", "--token", "x", "m.tflite"), "token", "'x'")
+    assert_refused(etpu(tmp_path, "compile", "--no-such-option", "m.tflite"), "--no-such-option")
+    assert_refused(etpu(tmp_path, "compile"), "models")
