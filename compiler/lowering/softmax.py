@@ -93,12 +93,15 @@ class SoftmaxProgram:
         Lets the host send a table.
     identity:
         The identity matrix is in its row already.
+    aligned:
+        The operand's slices begin at the same address on every tile, as those of a flattened image, which ends with
+        bringing them to tile 0.
     """
 
     def __init__(self, b: ProgramBuilder, layer: SoftmaxLayer, places: Places, gathering_row: int, stream: Stream, *,
-                 identity: bool) -> None:
+                 identity: bool, aligned: bool = False) -> None:
         self._b, self._layer, self._at, self._stream = b, layer, places, stream
-        self._gathering_row = gathering_row
+        self._gathering_row, self._aligned = gathering_row, aligned
         self._tiles = (1 << len(layer.slices)) - 1
         self._starts = (0, *accumulate(layer.slices))
         # Rows below the identity matrix, once it is there for the rest of the softmax.
@@ -130,9 +133,9 @@ class SoftmaxProgram:
         if not layer.spread:
             self._largest_byte(operand, layer.words, at["largest"], self._top - 2, 0)
             return
-        slices = [Slice(tile, operand // 4 + self._starts[tile], words) for tile, words in enumerate(layer.slices)]
-        self._gather(slices, self._gathering_row)
-        self._reset()
+        slices = [Slice(tile, (operand + self._start(tile)) // 4, words) for tile, words in enumerate(layer.slices)]
+        self._gather(slices, operand, self._gathering_row)
+        self._reset(1 + self._aligned)
         words, row, block = layer.words, self._top - 2 * SLOT_ROWS, block_of(layer.words)
         blocks = -(-words // block)
         self._b.tile("narrow_to_wide", _TILE, walk("src", operand // 4, [(words, 1)], total_dims=6),
@@ -208,12 +211,16 @@ class SoftmaxProgram:
             self._reset(3)
             self._mask(1, at["difference"], at["difference"], 255, layer.kept_differences)
 
+    def _start(self, tile: int) -> int:
+        """Byte where the slice of a tile begins in the operand."""
+        return 0 if self._aligned else 4 * self._starts[tile]
+
     def _difference(self, tile: int, pair: int) -> Values:
         words, operand, size = self._layer.slices[tile], self._at.operand, 4 * self._layer.words
-        if self._layer.masked:
+        if self._layer.masked or (self._aligned and tile):
             size = 4 * words
-        else:
-            operand += 4 * self._starts[tile]
+        if not self._layer.masked:
+            operand += self._start(tile)
         return step_fields(nest(2, words),
                      walk("in", operand, [(2 * words, 2), (1, size), (1, size), (1, size)], total_dims=8),
                      results(self._at.buffers["difference"], words, 4 * words),
@@ -265,7 +272,7 @@ class SoftmaxProgram:
         elif layer.spread:
             powers = [Slice(tile, at["powers"] // 4 + 2 * self._starts[tile], 2 * words)
                       for tile, words in enumerate(layer.slices)]
-            self._gather(powers, self._top - ROWS, packed=self._packed)
+            self._gather(powers, at["powers"], self._top - ROWS, packed=self._packed)
             self._reset()
         else:
             self._reset()
@@ -509,12 +516,14 @@ class SoftmaxProgram:
                   results(target, count, 4 * count), walk("weights", 4 * row, used_dims((1, 4), (count, 0)), total_dims=8),
                   no_sums(count, 256), _FREE)
 
-    def _gather(self, pieces: Sequence[Slice], row: int, packed: int = 0) -> None:
-        """Bring slices to tile 0, each to where it lies; so many rows have been packed on every tile."""
+    def _gather(self, pieces: Sequence[Slice], address: int, row: int, packed: int = 0) -> None:
+        """Bring slices to tile 0, one behind the other; so many rows have been packed on every tile."""
         self._b.tile_fence()
-        route = Route(row, 1)
-        for piece in pieces[1:]:
-            send(self._b, piece, route, piece.word, packed=packed)
+        route, word = Route(row, 1), address // 4
+        for piece in pieces:
+            if piece.tile:
+                send(self._b, piece, route, word, packed=packed)
+            word += piece.words
         await_transfers(self._b)
 
     def _scatter(self, address: int, words: int) -> None:

@@ -227,7 +227,8 @@ class TileMemory:
         Parameters
         ----------
         beside:
-            Local tensors of the model that have their places; they count in their turn, and tiles are queued anew then.
+            Local tensors of the model that have their places; they count in their turn. Behind each local tensor,
+            also those on the ring, tiles are queued anew.
         """
         beside = {i for i in beside if not tensors[i].table}
         free = [self.free(t) for t in range(TILES)]
@@ -236,7 +237,7 @@ class TileMemory:
             _count(tensors[i], used, -1)
         heap: TileHeap | None = None
         owners: dict[int, list[tuple[int, int]]] = {}
-        for i in ring_order(tensors, ring | beside, beside) if ring else ():
+        for i in ring_order(tensors, ring | beside) if ring else ():
             if i in beside:
                 _count(tensors[i], used, 1)
                 heap = None
@@ -247,6 +248,7 @@ class TileMemory:
                 owners[i] = chosen
                 for tile, rows in chosen:
                     used[tile] += rows
+            heap = None if tensors[i].kind is Kind.LOCAL else heap
         return owners
 
     def _choose(self, heap: TileHeap, tensor: ParameterTensor, free: list[int]) -> list[tuple[int, int]]:
@@ -326,11 +328,12 @@ def _count(tensor: ParameterTensor, used: list[int], times: int) -> None:
         used[tile] += times * tensor.rows
 
 
-def ring_order(tensors: Sequence[ParameterTensor], ring: set[int], beside: Container[int] = ()) -> list[int]:
-    """Return the order in which tensors are served: most often read, depthwise or side by side, largest."""
+def ring_order(tensors: Sequence[ParameterTensor], ring: set[int]) -> list[int]:
+    """Return the order in which tensors are served: most often read, depthwise or dense, largest."""
     numbers = sorted(ring)
     return [numbers[n] for n in _unstable_order(tuple(
-        (-tensors[i].reads, not (tensors[i].depthwise or i in beside), -tensors[i].total_rows) for i in numbers))]
+        (-tensors[i].reads, not (tensors[i].depthwise or tensors[i].kind is Kind.LOCAL), -tensors[i].total_rows)
+        for i in numbers))]
 
 
 @lru_cache(maxsize=1024)

@@ -60,8 +60,10 @@ class Context:
         Words per tile of the activations that are vectors in slices.
     copies:
         Vectors of which every tile has a copy.
-    in_place:
-        Vectors whose slices lie where they do in the whole vector.
+    whole:
+        Vectors for which every tile sets memory aside as a whole; their slices lie where they do in them.
+    flattened:
+        Vectors that are flattened images: their slices begin at the same address on every tile.
     parts:
         Vectors that are parts of others: number of the whole one and the byte where they begin.
     apart:
@@ -81,7 +83,8 @@ class Context:
         self.padding: dict[int, Padding] = {}
         self.slices: dict[int, tuple[int, ...]] = {}
         self.copies: set[int] = set()
-        self.in_place: set[int] = set()
+        self.whole: set[int] = set()
+        self.flattened: set[int] = set()
         self.parts: dict[int, tuple[int, int]] = {}
         self._laid: set[int] = set()
         self.apart: dict[int, tuple[int, int]] = {}
@@ -170,14 +173,15 @@ class Context:
         self._gathered[key] = number, tiles
         return number
 
-    def lie(self, activation: int, words: tuple[int, ...]) -> None:
-        """Note the words of a vector on every tile."""
+    def lie(self, activation: int, words: tuple[int, ...], *, flattened: bool = False) -> None:
+        """Note the words of a vector on every tile, and whether it is a flattened image."""
         self._laid.add(activation)
+        self.flattened |= {activation} if flattened else set()
         if any(words[1:]):
             self.slices[activation] = words
 
     def whole_slices(self, tensor: int) -> int | None:
-        """Let the slices of a tensor that only one operator reads lie where they do in the whole vector.
+        """Set memory aside for the whole vector where the slices of a tensor are that only one operator reads.
 
         Returns
         -------
@@ -188,7 +192,7 @@ class Context:
             if len(self.graph.consumers.get(seen, ())) != 1 or seen in self.graph.outputs:
                 return None
             if seen == origin:
-                self.in_place.add(origin)
+                self.whole.add(origin)
                 return origin
             seen = self.graph.producers[seen].inputs[0]
         return None

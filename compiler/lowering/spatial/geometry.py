@@ -340,12 +340,15 @@ class Vector(Activation):
         Per tile: words of its slice.
     copies:
         The slices are all the same.
+    whole:
+        Every tile sets memory aside for the whole vector.
     in_place:
-        Every slice lies where it does in the whole vector, for which every tile sets memory aside.
+        Every slice lies where it does in the whole vector.
     """
 
     words: tuple[int, ...] = ()
     copies: bool = False
+    whole: bool = False
     in_place: bool = False
 
     def own(self, tile: int) -> tuple[Span, Span]:
@@ -360,7 +363,7 @@ class Vector(Activation):
     @cached_property
     def size(self) -> int:
         """Bytes set aside on every tile."""
-        return 4 * (sum(self.words) if self.in_place else max(self.words))
+        return 4 * (sum(self.words) if self.whole else max(self.words))
 
     def own_address(self, tile: int) -> int:
         """Byte address of a tile's slice."""

@@ -154,5 +154,6 @@ class NetworkReader:
         joint = 4 * self.context.words(self.context.parts[number][0]) if number in self.context.parts else 0
         if number in self.context.slices:
             return Vector(tensor.name, image, fill, needed, words=self.context.slices[number],
-                          copies=number in self.context.copies, in_place=number in self.context.in_place)
+                          copies=number in self.context.copies, whole=number in self.context.whole,
+                          in_place=number in self.context.whole - self.context.flattened)
         return Activation(tensor.name, image, fill, needed, joint_bytes=joint)

@@ -33,6 +33,7 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "a column": lambda: flat((9, 1, 8), 16),
     "into a dense layer": lambda: Net((10, 7, 8)).conv(16, 1).dense(5),
     "padded channels before a softmax": lambda: softmax(flat((32, 32, 4), 1)),
+    "slices of one address before a softmax": lambda: softmax(flat((10, 7, 8), 4)),
     "products before": lambda: squared(squared(Net((12, 9, 8)).conv(8))).dense(3).logistic(),
 }
 

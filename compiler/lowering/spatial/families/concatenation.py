@@ -225,7 +225,7 @@ def _join_vectors(context: Context, op: Operator) -> Layer:
         chosen += range(start, start + size)
         start += 4 * context.words(operand)
     operands = operands if joined is None else (joined,)
-    return pick_channels(context, op.title, operands, y.index, chosen, zero_point(y), clamp(y, 0))
+    return pick_channels(context, op.title, operands, y, chosen)
 
 
 def _in_scale(context: Context, op: Operator, number: int) -> int:

@@ -14,11 +14,12 @@ import numpy as np
 
 from compiler.facts import PARAMETER_LINE_BYTES, TILES, WIDE_ROWS
 from compiler.generation import CURRENT, Generation
-from compiler.graph import Graph, Operator
+from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import (
     bias_values,
     clamp,
     multipliers,
+    unary_multiplier,
     unsigned_weights,
     zero_point,
 )
@@ -150,22 +151,21 @@ def read_dense(context: Context, op: Operator) -> Layer:
     return Dense(op.title, layer, source, y.index)
 
 
-def pick_channels(context: Context, name: str, operands: tuple[int, ...], target: int, chosen: Sequence[int], zero: int,
-                    limits: tuple[int, int]) -> Layer:
+def pick_channels(context: Context, name: str, operands: tuple[int, ...], y: Tensor, chosen: Sequence[int]) -> Layer:
     """Return a layer that picks channels of vectors: a dense layer whose weights are zeros and ones.
 
     Parameters
     ----------
+    operands:
+        Vectors with the scale and the zero point of the result.
     chosen:
         Byte of the gathered vectors for each channel of the result.
-    zero:
-        Zero point of them all.
     """
     words = sum(map(context.words, operands))
     weights = np.zeros((len(chosen), 4 * words), np.uint8)
     weights[np.arange(len(chosen)), chosen] = 1
-    parameters = DenseParameters(weights, 0, False, np.ones(1, np.float32), np.zeros(len(chosen), np.int32))
-    layer = DenseLayer(name, parameters, None, zero, zero, *limits)
+    parameters = DenseParameters(weights, 0, False, unary_multiplier(y, y).reshape(1), np.zeros(len(chosen), np.int32))
+    layer = DenseLayer(name, parameters, None, zero_point(y), zero_point(y), *clamp(y, 0))
     source = context.gather(operands, layer.tiles)
-    context.lie(target, dense_words(layer))
-    return Dense(name, layer, source, target)
+    context.lie(y.index, dense_words(layer))
+    return Dense(name, layer, source, y.index)

@@ -92,7 +92,10 @@ class Flattening(Layer):
             moves.emit(hop)
         moves.settle()
         b.tile_fence(reset=LAYER_COUNTERS)
-        emission.reset()
+        if isinstance(plan.target, Vector) and plan.target.whole:
+            emission.settled()
+        else:
+            emission.reset()
 
     def _hops(self, emission: Emission, moves: MeshMoves, hops: Sequence[Hop]) -> None:
         for hop in hops:
@@ -230,7 +233,8 @@ class _Plan:
             own, size = 4 * self.words[tile], 4 * len(self._slices(tile // TILE_COLUMNS))
             if own:
                 pixel = 4 * self.pixel
-                read, written = (pixel or size, size, size), (pixel or own, own, own)
+                whole = self.target.size if isinstance(self.target, Vector) and self.target.whole and not tile else own
+                read, written = (pixel or size, size, size), (pixel or whole, whole, whole)
                 counts = (self.pixel or own // 4, own // pixel if pixel else 1, 1)
                 found[tile] = _copy(self._slice(tile), read, self.target.own_address(tile), written, counts, identity)
         return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from compiler.facts import LANES, TILES
 from compiler.graph import Graph, Operator, Tensor
-from compiler.lowering.arithmetic import bits, clamp, zero_point
+from compiler.lowering.arithmetic import bits
 from compiler.lowering.builder import Values, walk
 from compiler.lowering.dense import input_words
 from compiler.lowering.parameters import round_up
@@ -187,7 +187,7 @@ def _read_shape(context: Context, op: Operator) -> Layer | list[Layer] | None:
     shape, target = context.image(origin), context.image(y.index)
     if is_flat(y) and origin not in context.slices and shape.height * shape.width > 1:
         if shape.channels % 4 == 0:
-            context.lie(y.index, slice_words(y.elements))
+            context.lie(y.index, slice_words(y.elements), flattened=True)
             return Flattening(op.title, origin, y.index)
         if y.elements <= LANES:
             return _without_padding(context, op, shape)
@@ -212,7 +212,7 @@ def _without_padding(context: Context, op: Operator, shape: Image) -> Layer:
     context.lie(flat, slice_words(size))
     context.before.append(Flattening(f"{op.title} with padding", context.origin(x.index), flat))
     chosen = [i for i in range(size) if i % shape.padded < shape.channels]
-    return pick_channels(context, op.title, (flat,), y.index, chosen, zero_point(x), clamp(y, 0))
+    return pick_channels(context, op.title, (flat,), y, chosen)
 
 
 def _packed(context: Context, op: Operator, shape: Image) -> list[Layer]:
@@ -222,7 +222,7 @@ def _packed(context: Context, op: Operator, shape: Image) -> list[Layer]:
     channels = [i for i in range(LANES) if i % shape.padded < shape.channels]
     wide = context.between(x, (1, 1, count, LANES), "in groups")
     picked = context.between(x, (1, 1, count, len(channels)), "without padding")
-    context.lie(y.index, slice_words(y.elements))
+    context.lie(y.index, slice_words(y.elements), flattened=True)
     return [Flattening(f"{op.title} in groups", context.origin(x.index), wide.index),
             select_channels(f"{op.title} without padding", wide.index, wide, picked.index, picked, channels,
                             (IDENTITY, IDENTITY)),

@@ -22,6 +22,7 @@ from compiler.lowering.spatial.buffers import Lifetime, stack_wide
 from compiler.lowering.spatial.context import Context, is_flat, same_bytes
 from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.families.family import Family
+from compiler.lowering.spatial.geometry import Vector
 from compiler.lowering.spatial.layer import Activations, Layer, Stored
 from compiler.lowering.spatial.streaming import stream_parts
 from compiler.mapping import Verdict
@@ -103,13 +104,14 @@ class Softmax(Layer):
             parts = [(1 << tile, lines) for tile, lines in enumerate(self.layer.lines(table))]
             stream_parts(emission.b, emission.books, stored[table].tensor.name, parts, lanes=_LANES)
 
-        places = Places(activations[self.source].own_address(0), activations[self.target].own_address(0),
-                        emission.buffers[self.name])
+        source, identity = activations[self.source], not emission.missing_identity(self.name)
+        places = Places(source.own_address(0), activations[self.target].own_address(0), emission.buffers[self.name])
         if not self.layer.spread:
             emission.begin_vector()
-        gathering = stack_wide([emission.arriving_rows, ROWS])[-1]
-        SoftmaxProgram(emission.b, replace(self.layer, rows=rows), places, gathering, stream,
-                       identity=not emission.missing_identity(self.name)).emit()
+        gathering = stack_wide([emission.arriving_rows, ROWS])[-1] - int(identity)
+        aligned = isinstance(source, Vector) and source.whole and not source.in_place
+        SoftmaxProgram(emission.b, replace(self.layer, rows=rows), places, gathering, stream, identity=identity,
+                       aligned=aligned).emit()
         emission.settled()
 
 
