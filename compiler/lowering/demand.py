@@ -93,20 +93,30 @@ def _tensors(graph: Graph, op: Operator, generation: Generation) -> list[tuple[P
         spread = generation.softmax is SoftmaxForm.THREE_TABLES
         return softmax_tables(softmax_layer(graph, op, _slices(x.elements) if spread else ()), generation.softmax)
     if op.name in _WITH_CONSTANTS:
-        return [(_table(op, t), b"") for t in (graph.tensors[i] for i in op.inputs) if t.is_constant and t.elements > 1]
+        constants = [t for t in (graph.tensors[i] for i in op.inputs) if t.is_constant]
+        return [(_table(op, t, graph.output(op)), b"") for t in constants if _has_table(graph, op, t)]
     return _layout_table(graph, op)
 
 
 def _of_layers(context: Context, op: Operator) -> list[tuple[ParameterTensor, bytes]]:
-    """Return what our own layers have: channels moved by a PAD, or kept apart for a RESHAPE."""
-    if op.name != "PAD" and (op.name != "CONV_2D" or is_flat(context.graph.output(op))):
+    """Return what our own layers have: channels moved by a PAD, or kept apart for a RESHAPE; weights for several vectors."""
+    graph = context.graph
+    if op.name != "PAD" and not _on_vectors(graph, op) and (op.name != "CONV_2D" or is_flat(graph.output(op))):
         return []
     family = family_of(op.name)
-    if family is None or family.objection(context.graph, op) is not None:
+    if family is None or family.objection(graph, op) is not None:
         return []
     made = family.read(context, op)
     layers = () if made is None else (made,) if isinstance(made, Layer) else made
     return [(p.tensor, p.blob) for layer in layers for p in layer.parameters]
+
+
+def _on_vectors(graph: Graph, op: Operator) -> bool:
+    """Tell whether an operator is a dense layer of several vectors: a convolution."""
+    if op.name != "FULLY_CONNECTED":
+        return False
+    x, weights = (graph.tensors[t] for t in op.inputs[:2])
+    return weights.is_constant and weights.shape[-1] != x.elements
 
 
 def _dense(op: Operator, parameters: DenseParameters) -> tuple[ParameterTensor, bytes]:
@@ -178,8 +188,15 @@ def _is_free(graph: Graph, op: Operator) -> bool:
     return op.name == "RESHAPE" or same_bytes(graph, op)
 
 
-def _table(op: Operator, constant: Tensor) -> ParameterTensor:
+def _has_table(graph: Graph, op: Operator, constant: Tensor) -> bool:
+    """Tell whether a constant takes lines: a product with one value is another scale, a sum with nothing is no step."""
+    if op.name in ("ADD", "SUB"):
+        return not same_bytes(graph, op)
+    return constant.elements > 1 and (op.name != "MUL" or len(np.unique(constant.array())) > 1)
+
+
+def _table(op: Operator, constant: Tensor, result: Tensor) -> ParameterTensor:
     """Rows of four channels, or the values of a whole image as they are; the chip only accepts them as a stream."""
-    channels = constant.shape[-1]
-    rows = -(-channels // 4) if channels == constant.elements else -(-constant.elements // PARAMETER_LINE_BYTES)
+    channels = result.shape[-1] if result.shape else 1
+    rows = -(-channels // 4) if constant.elements in (1, channels) else -(-constant.elements // PARAMETER_LINE_BYTES)
     return ParameterTensor(f"{op.title} table", Kind.RING, rows, PARAMETER_LINE_BYTES * rows, cacheable=False)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from compiler.facts import TILES
 from compiler.generation import Generation
 from compiler.graph import Graph, Operator, Tensor
-from compiler.lowering.arithmetic import zero_point
+from compiler.lowering.arithmetic import quantization, zero_point
 from compiler.lowering.scalar_softmax import ScalarSoftmax
 from compiler.lowering.spatial.gathering import Gather, Joint
 from compiler.lowering.spatial.geometry import Image, Window
@@ -235,10 +237,24 @@ def is_flat(t: Tensor) -> bool:
 
 
 def same_bytes(graph: Graph, op: Operator) -> bool:
-    """Tell whether an operator leaves all bytes as they are: QUANTIZE between int8 and uint8."""
+    """Tell whether an operator leaves all bytes as they are: QUANTIZE between int8 and uint8, sums with nothing."""
     x, y = graph.tensors[op.inputs[0]], graph.output(op)
-    return (op.name == "QUANTIZE" and x.quantization is not None and y.quantization is not None
+    return ((op.name == "QUANTIZE" or _adds_nothing(graph, op))
+            and x.quantization is not None and y.quantization is not None
             and x.quantization.scale == y.quantization.scale and zero_point(x) == zero_point(y))
+
+
+def _adds_nothing(graph: Graph, op: Operator) -> bool:
+    """Tell whether an operator adds or subtracts less than half a step everywhere."""
+    if op.name not in ("ADD", "SUB"):
+        return False
+    (x, constant), y = (graph.tensors[t] for t in op.inputs), graph.output(op)
+    if (x.is_constant or not constant.is_constant or x.shape != y.shape or x.type is not y.type
+            or x.quantization is None or constant.quantization is None or op.options.fusedActivationFunction):
+        return False
+    steps = (constant.array().astype(np.int64) - quantization(constant).zero_point) * (
+        np.float64(quantization(constant).scale) / np.float64(quantization(x).scale))
+    return not np.rint(steps).any()
 
 
 def most_pixels(t: Tensor) -> int:

@@ -8,8 +8,10 @@ import pytest
 from networks import Net, check
 from small_networks import little_memory
 
-from compiler.compile import compile_model
+from compiler.compile import compile_model, read_networks
 from compiler.graph import TensorType, parse_model
+from compiler.lowering.demand import read_demand
+from compiler.mapping import map_graph
 from compiler.package.container import packages_of
 
 Build = Callable[[Callable[[tuple[int, int, int]], Net]], Net]
@@ -151,3 +153,24 @@ def test_what_is_not_generated_stays_on_the_cpu_with_the_true_reason(build: Call
     compiled = compile_model(build().model())
     assert compiled.on_cpu == 1
     assert reason in next(v.reason for v in compiled.mapped.verdicts if v.reason)
+
+
+@pytest.mark.parametrize("behind", [True, False])
+def test_a_sum_with_nothing_is_no_step(behind: bool) -> None:
+    """The zero point is the whole constant; the sum before has lines for its six channels."""
+    net = Net((9, 8, 6)).conv(6).constant("ADD", 10).constant("SUB", 133)
+    compiled = check((net.conv(4) if behind else net).model())
+    assert compiled.off_chip == 2 * 64
+
+
+def test_parameters_that_the_demand_of_a_graph_knows_are_those_of_the_program() -> None:
+    """Dense layers of several vectors are convolutions; products with one value and sums with nothing have no lines."""
+    net = Net((6, 6, 8)).conv(12).reshape(1, 36, 12).dense_per_pixel(40, False).dense_per_pixel(12)
+    net = net.constant("MUL", 77).constant("ADD", 10).constant("SUB", 133).constant("MUL")
+    model = net.model()
+    (network,) = read_networks(model)[1]
+    (part,) = map_graph(model.main).subgraphs
+    read = read_demand(model.main, part, "")
+    assert [(t.rows, t.streamed_bytes) for t in read.demand.tensors if t.cacheable] == [
+        (t.rows, t.streamed_bytes) for t in network.tensors]
+    assert sum(t.streamed_bytes for t in read.demand.tensors if not t.cacheable) == compile_model(model).off_chip
