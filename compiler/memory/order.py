@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from itertools import combinations
+from itertools import combinations, cycle, permutations
 
 from compiler.facts import TILES, WIDE_ROW_BYTES
 from compiler.memory.demand import ModelDemand
-from compiler.memory.plan import plan_cache
+from compiler.memory.plan import fits_together, plan_cache
 from compiler.memory.prefix import Prefix, is_pooled
 from compiler.records import record
 
@@ -32,6 +32,8 @@ EXACT_MODELS = 8
 """Up to this many models the search is exhaustive (with bounds that lose nothing)."""
 SEARCH_SECONDS = 6.0
 """Time limit of longer searches; a step that has begun ends up to two seconds later, all within ten."""
+IMPROVING_SHARE = 0.7
+"""Part of the time of a longer search in which a good order is looked for, before the rest proves what it can."""
 
 
 @record
@@ -175,6 +177,8 @@ class _Search:
         groups = [g for size in range(n + 1) if size != 1 for g in combinations(range(n), size)]
         bounds = sorted((self.group_bound(g), g) for g in groups)
         open_bound = float("inf")
+        if limit is not None:
+            self.improve(bounds[0][1], time.monotonic() + IMPROVING_SHARE * (limit - time.monotonic()))
         for bound, group in bounds:
             if bound >= self.best[0]:
                 break
@@ -255,9 +259,46 @@ class _Search:
         if len(group) < 2:
             self.offer(outside, ())
             return float("inf")
-        top = min(self.candidates[i].demand.staging_row for i in group)
-        promising = sorted(group, key=lambda i: -self.density(i, group))
-        return self._extend((), promising, group, Prefix.empty(top), outside, set(), limit)
+        demands = [self.candidates[i].demand for i in group]
+        if fits_together(demands):
+            shares = zip(group, plan_cache(demands).models, strict=True)
+            self.offer(outside + sum(self.cost(i, group, m.used, m.streamed) for i, m in shares), group)
+            return float("inf")
+        return self._extend((), self.promising(group), group, Prefix.empty(_top(demands)), outside, set(), limit)
+
+    def promising(self, group: tuple[int, ...]) -> list[int]:
+        """Return the models of a group, those first for which a row saves most."""
+        return sorted(group, key=lambda i: -self.density(i, group))
+
+    def improve(self, group: tuple[int, ...], until: float) -> None:
+        """Move one model of an order at a time, near places first, as long as that helps and there is time."""
+        demands = [self.candidates[i].demand for i in group]
+        if len(group) < 2 or fits_together(demands):
+            return
+        outside = sum(self.alone_cost(i, group) for i in range(len(self.candidates)) if i not in group)
+        known: dict[tuple[int, ...], tuple[Prefix, float]] = {(): (Prefix.empty(_top(demands)), outside)}
+
+        def cost(order: tuple[int, ...]) -> float:
+            if order not in known:
+                cost(order[:-1])
+                before, spent = known[order[:-1]]
+                prefix = before.extended(self.candidates[order[-1]].demand)
+                known[order] = prefix, spent + self.cost(order[-1], group, prefix.rows * WIDE_ROW_BYTES, prefix.streamed)
+            return known[order][1]
+
+        order = tuple(self.promising(group))
+        self.offer(cost(order), order)
+        moves = sorted(permutations(range(len(group)), 2), key=lambda move: abs(move[0] - move[1]))
+        tried = 0
+        # Round and round until no move of the whole list has helped since the last one that did.
+        for source, target in cycle(moves):
+            if tried == len(moves) or time.monotonic() > until:
+                break
+            other = _moved(order, source, target)
+            tried += 1
+            if cost(other) < cost(order) - 1e-9:
+                order, tried = other, 0
+                self.offer(cost(order), order)
 
     def density(self, i: int, group: tuple[int, ...]) -> float:
         """What a row for model i saves on average."""
@@ -309,3 +350,12 @@ class _Search:
                                 len(group) < len(self.candidates)))
         alone = tuple(i for i in range(len(self.candidates)) if i not in group)
         return Arrangement(group, alone, cost, min(bound, cost), tuple(shares))
+
+
+def _top(demands: Sequence[ModelDemand]) -> int:
+    return min(demand.staging_row for demand in demands)
+
+
+def _moved(order: tuple[int, ...], source: int, target: int) -> tuple[int, ...]:
+    rest = [*order[:source], *order[source + 1:]]
+    return (*rest[:target], order[source], *rest[target:])

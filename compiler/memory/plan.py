@@ -144,6 +144,12 @@ def plan_cache(demands: Sequence[ModelDemand], rows: int | None = None, sharing:
     return CachePlan(tuple(models), top, room)
 
 
+def fits_together(demands: Sequence[ModelDemand]) -> bool:
+    """Tell whether all that models can cache fits once their local tensors lie lowest; their order does not matter then."""
+    top = min(demand.staging_row for demand in demands)
+    return WHOLE.memory(top).place_together([demand.tensors for demand in demands]) is not None
+
+
 def settled_plan(demands: Sequence[Callable[[ModelPlan | None], ModelDemand]], sharing: Sharing = WHOLE) -> CachePlan:
     """Plan the memory; layers that turn out to be streamed take rows, so plan again until nothing changes.
 
@@ -209,4 +215,4 @@ def _may_fit(tensor: ParameterTensor, row: int) -> bool:
     return tensor.cacheable and tensor.total_rows > 0 and (side_by_side or on_ring)
 
 
-__all__ = ["CachePlan", "ModelPlan", "Piece", "least_streamed", "plan_cache", "settled_plan"]
+__all__ = ["CachePlan", "ModelPlan", "Piece", "fits_together", "least_streamed", "plan_cache", "settled_plan"]

@@ -8,6 +8,9 @@ What a model gets whose tensors all lie on the ring depends on nothing but the n
 tensors are cut over as many tiles as it takes. So it is worked out for all b at once, and where everything lies is
 only looked at when a model with dense layers follows. How many rows are free is kept for every b: dense layers begin
 on the same row on all their tiles, and what lies below it on less filled tiles is lost.
+
+Models that fit all together (:func:`compiler.memory.plan.fits_together`) are placed in another way, which needs all of
+them; prefixes say nothing about these.
 """
 
 from __future__ import annotations

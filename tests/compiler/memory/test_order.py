@@ -12,7 +12,7 @@ from small_networks import EVERYTHING
 from compiler.facts import WIDE_ROW_BYTES
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor
 from compiler.memory.order import Candidate, Traffic, best_order, evaluate
-from compiler.memory.plan import plan_cache
+from compiler.memory.plan import fits_together, plan_cache
 from compiler.memory.prefix import Prefix
 
 SETS = [(count, seed) for seed in range(50 if EVERYTHING else 2) for count in (3, 4, 5, 6)]
@@ -85,7 +85,10 @@ def best_of_all(models: list[Candidate], traffic: Traffic) -> float:
             continue
         rest = sum(cost(i, group, solo[i].used, solo[i].streamed) for i in range(len(models)) if i not in group)
         top = min((models[i].demand.staging_row for i in group), default=1)
-        if len(models) <= _PLANNED and group:
+        if group and fits_together([models[i].demand for i in sorted(group)]):
+            shares = zip(sorted(group), plan_cache([models[i].demand for i in sorted(group)]).models, strict=True)
+            best = min(best, rest + sum(cost(i, group, m.used, m.streamed) for i, m in shares))
+        elif len(models) <= _PLANNED and group:
             best = min(best, rest + planned(group))
         else:
             best = min(best, least((), Prefix.empty(top), group, rest))
@@ -106,6 +109,9 @@ def test_search_equals_trying_everything(count: int, seed: int) -> None:
 def test_prefixes_are_what_the_plan_says(seed: int) -> None:
     demands = [c.demand for c in candidates(5, 100 + seed, dense=3)]
     top = min(d.staging_row for d in demands)
+    if fits_together(demands):
+        assert all(plan.streamed == 0 for plan in plan_cache(demands).models)
+        return
     for order in list(permutations(demands))[::29]:
         prefix, found = Prefix.empty(top), []
         for demand in order:
