@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,6 +32,20 @@ def record(cls: type[T]) -> type[T]:
         if name not in vars(cls):
             setattr(cls, name, method)
     return cls
+
+
+def replaced(own: T, kept: Sequence[str], /, **changes: object) -> T:
+    """Return a copy with changes, as ``dataclasses.replace`` does.
+
+    Parameters
+    ----------
+    kept:
+        Names of cached properties that do not depend on what changes: what is known of them is not worked out again.
+    """
+    copy = replace(own, **changes)  # type: ignore[type-var]
+    known = vars(own)
+    vars(copy).update({name: known[name] for name in kept if name in known})
+    return copy
 
 
 def _equal(own: Any, other: Any) -> Any:

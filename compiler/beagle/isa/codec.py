@@ -78,8 +78,11 @@ def instruction(name: str, values: Mapping[str, int], *, offset: int = -1) -> In
     if form is None:
         raise ProgramError(f"no instruction is called {name}")
     full = {k: int(v) for k, v in values.items() if v}
-    full["opcode"] = form.code
-    full["scalar"] = int(form.scalar)
+    for key, own in (("opcode", form.code), ("scalar", int(form.scalar))):
+        if own:
+            full[key] = own
+        else:
+            full.pop(key, None)
     packing = form.packing
     for key, value in full.items():
         if key not in packing:
@@ -87,7 +90,7 @@ def instruction(name: str, values: Mapping[str, int], *, offset: int = -1) -> In
         _, _, minimum, maximum = packing[key]
         if not minimum <= value <= maximum:
             raise _does_not_fit(form, key, value)
-    return Instruction(form, MappingProxyType({k: v for k, v in full.items() if v}), offset)
+    return Instruction(form, MappingProxyType(full), offset)
 
 
 def encode(ins: Instruction) -> bytes:

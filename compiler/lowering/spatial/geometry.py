@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from compiler.facts import TILE_COLUMNS, TILE_ROWS, TILES
-from compiler.records import record
+from compiler.records import record, replaced
 
 Dim = tuple[int, int]
 
@@ -267,10 +267,8 @@ class Activation:
     joint_bytes: int = 0
 
     def at(self, address: int) -> Activation:
-        """Return the same at another address; slabs, which stay, are not worked out again."""
-        moved = replace(self, address=address)
-        vars(moved).update({name: vars(self)[name] for name in ("_own", "_slabs") if name in vars(self)})
-        return moved
+        """Return the same at another address."""
+        return replaced(self, ("_own", "_slabs"), address=address)
 
     def own(self, tile: int) -> tuple[Span, Span]:
         """Rows and columns that the producer computes on a tile."""

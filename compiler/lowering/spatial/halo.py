@@ -7,7 +7,7 @@ left and right. Beyond the border of the image the mesh engines fill in the zero
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import TILE_COLUMNS, TILE_ROWS, TILES
@@ -182,7 +182,7 @@ def _one_tile(books: Books, activation: Activation, ready: Readiness | None, sid
     if receiver is not None and len(lacks[receiver].inside):
         region = _region(activation, receiver, side, lacks[receiver].inside)
         values |= _walk("src", activation, tile, region)
-        values |= _watches(books, activation, ready, side, tile, before)
+        values |= _watches(books, activation, ready, side, tile, _nest_of(activation, tile, region)[1], before)
     own = lacks[tile]
     border = _fill(activation, tile, side, own.outside) if len(own.outside) else {}
     if len(own.inside):
@@ -207,25 +207,33 @@ def _blocks(activation: Activation) -> int:
     return -(-activation.image.padded // (4 * BLOCK_WORDS))
 
 
-def _dims(activation: Activation, tile: int, region: Region) -> tuple[list[Dim], int]:
+def _nest_of(activation: Activation, tile: int, region: Region) -> tuple[Sequence[Dim], int]:
     """Dimensions in words, and how many make a block."""
-    words = activation.image.padded // 4
-    slab = activation.slab(tile)
-    inner = many([(min(words, BLOCK_WORDS), 1), (len(region.columns), words), (len(region.rows), slab.pitch // 4)])
-    return [*(inner or [(1, 1)]), *many([(_blocks(activation), BLOCK_WORDS)])], len(inner or [1])
+    return _nest(activation.image.padded // 4, len(region.rows), len(region.columns), activation.slab(tile).pitch // 4)
+
+
+@lru_cache(maxsize=4096)
+def _nest(words: int, rows: int, columns: int, pitch: int) -> tuple[Sequence[Dim], int]:
+    inner = many([(min(words, BLOCK_WORDS), 1), (columns, words), (rows, pitch)]) or [(1, 1)]
+    return (*inner, *many([(-(-words // BLOCK_WORDS), BLOCK_WORDS)])), len(inner)
 
 
 def _walk(prefix: str, activation: Activation, tile: int, region: Region) -> Values:
-    dims, level = _dims(activation, tile, region)
-    words = activation.image.padded // 4
+    dims, level = _nest_of(activation, tile, region)
     start = (activation.address + activation.slab(tile).offset(region.rows.start, region.columns.start)) // 4
+    return _walk_from(prefix, start, activation.image.padded // 4, dims, level)
+
+
+@lru_cache(maxsize=4096)
+def _walk_from(prefix: str, start: int, words: int, dims: Sequence[Dim], level: int) -> Values:
+    """Return fields that are the same for many tiles, not to be changed."""
     rest = words % BLOCK_WORDS
     epilogue = (level, rest, BLOCK_WORDS - rest) if rest and words > BLOCK_WORDS else None
-    return walk(prefix, start, dims, total_dims=4, mask=0 if dims == [(1, 1)] else None, epilogue=epilogue)
+    return walk(prefix, start, dims, total_dims=4, mask=0 if dims == ((1, 1),) else None, epilogue=epilogue)
 
 
 def _received(activation: Activation, region: Region) -> Values:
-    level = len(_dims(activation, 0, region)[0]) - int(_blocks(activation) > 1)
+    level = len(_nest_of(activation, 0, region)[0]) - int(_blocks(activation) > 1)
     return signal("received", level)
 
 
@@ -236,9 +244,8 @@ def _fill(activation: Activation, tile: int, side: Side, part: Span) -> Values:
 
 
 def _watches(books: Books, activation: Activation, ready: Readiness | None, side: Side, tile: int,
-             before: dict[TileCounter, list[int]]) -> Values:
+             level: int, before: dict[TileCounter, list[int]]) -> Values:
     """A sender waits for the results, and for rows that it passes on as corners."""
-    level = _dims(activation, tile, _sent(activation, side, tile))[1]
     waits: list[tuple[TileCounter, int, int]] = []
     if ready is not None:
         waits.append((TileCounter.AVDATA, ready.first[tile], ready.step))
@@ -253,10 +260,3 @@ def _watches(books: Books, activation: Activation, ready: Readiness | None, side
     for i, (counter, count, step) in enumerate(waits):
         fields |= watch(i, counter, count, step=step, level=level)
     return fields
-
-
-def _sent(activation: Activation, side: Side, tile: int) -> Region:
-    """What a tile sends to the one that receives from it."""
-    receiver = side.receivers[tile]
-    assert receiver is not None
-    return _region(activation, receiver, side, missing(activation, receiver, side).inside)

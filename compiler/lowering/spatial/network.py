@@ -134,8 +134,9 @@ class Network:
     def _planned(self, plan: ModelPlan) -> SpatialNetwork:
         """Return the network with what a plan makes of local parameters."""
         stored = ((layer, p) for layer, parts in zip(self.network.layers, self._stored, strict=True) for p in parts)
-        return replace(self.network, arriving=frozenset(
-            layer.name for i, (layer, p) in enumerate(stored) if p.tensor.kind is Kind.LOCAL and not plan.side_by_side(i)))
+        arriving = frozenset(
+            layer.name for i, (layer, p) in enumerate(stored) if p.tensor.kind is Kind.LOCAL and not plan.side_by_side(i))
+        return self.network if arriving == self.network.arriving else replace(self.network, arriving=arriving)
 
     @cached_property
     def _tensors(self) -> tuple[ParameterTensor, ...]:

@@ -242,7 +242,7 @@ class SpatialNetwork:
         rows = [input_rows(a.image.channels)]
         return [*rows, ROWS] if isinstance(a, Vector) and a.in_place else rows
 
-    @property
+    @cached_property
     def staging_row(self) -> int:
         """Lowest wide row that the program uses for itself."""
         rows = [self.identity_row, *(self.lowest_row(layer) for layer in self.layers)]
