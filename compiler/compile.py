@@ -110,14 +110,6 @@ class CompiledModel:
         """Operators that run on the CPU."""
         return len(self.mapped.verdicts) - self.on_edge_tpu
 
-    def without_constants(self) -> CompiledModel:
-        """Return a copy that says the same in reports and is small to send to another process."""
-        graph = self.mapped.graph
-        bare = replace(graph, tensors=tuple(replace(t, data=None, raw=None) for t in graph.tensors), raw=None,
-                       operators=tuple(replace(op, options=None, custom_options=None, raw=None) for op in graph.operators))
-        source = replace(self.source, graphs=(bare,), metadata=(), raw=None)
-        return replace(self, source=source, mapped=replace(self.mapped, graph=bare))
-
 
 def compile_models(models: Sequence[Model], options: CompileOptions | None = None) -> tuple[CompiledModel, ...]:
     """Compile models; several share one caching token and the on-chip memory, in this order.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from compiler.errors import CompilationError, UsageError
 from compiler.records import record
-from etpu_tool.child import in_child
+from etpu_tool.limit import limited
 
 if TYPE_CHECKING:
     from compiler.compile import CompiledModel, CompileOptions
@@ -100,7 +100,7 @@ def compile_files(request: Request, listener: Listener | None = None
     Returns
     -------
     list
-        Per output file: the compiled model without its constants, name of its source, path.
+        Per output file: the compiled model, name of its source, path.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def _jobs(request: Request, listener: Listener) -> list[tuple[Sequence[Model], C
     # the cut by parameters needs latencies for its warning only
     segmenter = Segmenter(models[0], options, times=None if by_latency else ShapeTimes(models[0].main))
     find = segmenter.by_latency if by_latency else segmenter.by_parameters
-    cut, warning = in_child(lambda: (found := find(request.num_segments), segmenter.warning(found)), request.timeout)
+    cut, warning = limited(lambda: (found := find(request.num_segments), segmenter.warning(found)), request.timeout)
     listener.cut(warning)
     return [([segment], own) for segment, own in segmenter.jobs(cut)]
 
@@ -166,7 +166,9 @@ def _names(text: str, models: Sequence[Model]) -> tuple[tuple[str, ...], ...]:
 
 def _compile(models: Sequence[Model], options: CompileOptions, request: Request, listener: Listener
              ) -> tuple[CompiledModel, ...]:
-    """Compile in a child process; when that fails, search for how many operators it works with, if asked to."""
+    """Compile within the time limit; when that fails, search for how many operators it works with, if asked to."""
+    from compiler.compile import compile_checked
+
     sizes = [len(model.main.operators) for model in models]
     if request.search_delegate:
         listener.searches()
@@ -178,18 +180,12 @@ def _compile(models: Sequence[Model], options: CompileOptions, request: Request,
                                        for name in _results(model, count)] if dropped else ())
         listener.starts()
         try:
-            return in_child(partial(_compile_now, models, replace(options, first_operators=kept)), request.timeout)
+            return limited(partial(compile_checked, models, replace(options, first_operators=kept)), request.timeout)
         except CompilationError as error:
             listener.failed(error)
             dropped += request.delegate_search_step
             if not request.search_delegate or dropped >= min(sizes):
                 raise
-
-
-def _compile_now(models: Sequence[Model], options: CompileOptions) -> tuple[CompiledModel, ...]:
-    from compiler.compile import compile_checked
-
-    return tuple(compiled.without_constants() for compiled in compile_checked(models, options))
 
 
 def _results(model: Model, count: int) -> list[str]:

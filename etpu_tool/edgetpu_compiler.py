@@ -18,8 +18,9 @@ from compiler.errors import (
     NotQuantizedError,
 )
 from compiler.facts import COMPILER_VERSION, RUNTIME_VERSION_CURRENT, RUNTIME_VERSION_LOWEST
-from etpu_tool.child import InternalError, TimeLimitError
 from etpu_tool.compiling import BALANCES, DEFAULT_TIMEOUT, Listener, Request, compile_files
+from etpu_tool.garbage import little_collection
+from etpu_tool.limit import InternalError, TimeLimitError
 
 if TYPE_CHECKING:
     from compiler.compile import CompiledModel
@@ -101,6 +102,7 @@ def _official() -> ModuleType:
     return official
 
 
+@little_collection()
 def run() -> None:
     """Entry point."""
     options = parser().parse_args()

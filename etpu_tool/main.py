@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from compiler.errors import EtpuError
+from etpu_tool.garbage import little_collection
 
 if TYPE_CHECKING:
     import typer
@@ -19,8 +19,6 @@ _MODULES = {
     "releases": "deploy", "run": "run_verb", "profile": "profile", "doctor": "doctor",
 }
 """Verb -> module with its ``VERB_command``, or with an ``app`` of several."""
-_OBJECTS_UNTIL_COLLECTION = 100_000
-"""Python's 700 cost a tenth of a compilation, whose objects nearly all stay."""
 
 
 def command_line(verb: str = "") -> typer.Typer:
@@ -48,9 +46,9 @@ def command_line(verb: str = "") -> typer.Typer:
     return app
 
 
+@little_collection()
 def run() -> None:
     """Entry point: errors become one line on standard error and an exit status."""
-    gc.set_threshold(_OBJECTS_UNTIL_COLLECTION)
     try:
         if sys.argv[1:2] == ["compile"]:
             from etpu_tool.compile import compile_command
@@ -67,8 +65,6 @@ def run() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    finally:
-        gc.freeze()  # the interpreter would go through all objects once more before it ends
 
 
 def fail(error: EtpuError) -> None:
