@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import numpy as np
 
 from compiler.beagle.isa.tables import LOGISTIC, LOGISTIC_LIMIT, RECIPROCAL_ROOT, TANH, TANH_LIMIT
 from compiler.beagle.reference.output import finished, limits, requantised, stored, unary_scale
 from compiler.beagle.reference.step import Array, NoReferenceError, Reals, Step
+from compiler.beagle.sums import weights_of_sum
 
-_LARGEST_WEIGHT = 32767
 _ONE = np.float32(1)
 _LOGISTIC_SCALE = np.float32(1 / 256)
 _TANH_SCALE = np.float32(1 / 128)
-
-
-def weights_of_sum(a: float, b: float) -> tuple[int, int]:
-    """Return the 16-bit weights whose ratio is nearest to that of two scales."""
-    ratio = Fraction(a) / Fraction(b)
-    if ratio <= 1:
-        nearest = ratio.limit_denominator(_LARGEST_WEIGHT)
-        return nearest.numerator, nearest.denominator
-    nearest = (1 / ratio).limit_denominator(_LARGEST_WEIGHT)
-    return nearest.denominator, nearest.numerator
 
 
 def add(step: Step) -> list[Array]:

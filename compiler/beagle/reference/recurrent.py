@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from compiler.beagle.isa.tables import LOGISTIC, LOGISTIC_LIMIT, TANH, TANH_LIMIT
-from compiler.beagle.reference.elementwise import weights_of_sum
 from compiler.beagle.reference.output import requantised
 from compiler.beagle.reference.step import Array, Integers, NoReferenceError, Reals, Step, centred
+from compiler.beagle.sums import weights_of_sum
 from compiler.graph import TensorType
 
 _BYTE = 255.0

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from compiler.beagle.isa.counters import TileCounter
 from compiler.beagle.isa.tables import PiecewiseQuartic, square
-from compiler.beagle.reference.elementwise import weights_of_sum
+from compiler.beagle.sums import weights_of_sum
 from compiler.facts import TILES
 from compiler.graph import Operator
 from compiler.lowering.arithmetic import bits, clamp, quantization, sum_multiplier, sum_unit, zero_point
@@ -92,8 +92,10 @@ class Addition(Layer):
         _build_weights(emission, (low, high), self.weights_zero_point, emission.constants[self.name] // 4, row)
         if self.table is not None:
             b.tile("table", ALL_TILES, self.table.fields(), constant1566=3)
-        values = {t: _add(self, sources, target, t, row) for t in range(TILES) if target.pixels(t)}
-        shapes = {t: tuple(len(s) > 1 for s in target.own(t)) for t in values}
+        parts = {t: _part(sources, target, t) for t in range(TILES) if target.pixels(t)}
+        fields_of = {part: _add(self, part, row) for part in set(parts.values())}
+        values = {t: fields_of[part] for t, part in parts.items()}
+        shapes = {t: (part.height > 1, part.width > 1) for t, part in parts.items()}
         for tiles, fields in by_content(values, also=shapes):
             b.tile("tensor_op", tiles, dict(fields))
         words = target.image.padded // 4
@@ -124,13 +126,40 @@ def _build_weights(emission: Emission, weights: tuple[int, int], zero: int, word
            signal("done", 1), flush_level=1)
 
 
-def _add(layer: Addition, sources: tuple[Activation, Activation], target: Activation, tile: int, row: int) -> Values:
+class Part(NamedTuple):
+    """What distinguishes the work of a tile from that of others.
+
+    Attributes
+    ----------
+    height, width:
+        Rows and columns.
+    first, second, result:
+        Byte addresses of the first pixels.
+    slab, out:
+        Bytes of a pixel, of a row and of all rows: of the operands, of the result.
+    """
+
+    height: int
+    width: int
+    first: int
+    second: int
+    result: int
+    slab: tuple[int, int, int]
+    out: tuple[int, int, int]
+
+
+def _part(sources: tuple[Activation, Activation], target: Activation, tile: int) -> Part:
     rows, columns = target.own(tile)
     slab, out = sources[0].slab(tile), target.slab(tile)
     first, second = (s.address + s.slab(tile).offset(rows.start, columns.start) for s in sources)
-    words = slab.pixel // 4
-    results = standing(len(columns), len(rows), words)
-    loops = [2, 2, *(n for n in (len(columns), len(rows)) if n > 1), words]
+    return Part(len(rows), len(columns), first, second, target.own_address(tile), (slab.pixel, slab.pitch, slab.size),
+                (out.pixel, out.pitch, out.size))
+
+
+def _add(layer: Addition, part: Part, row: int) -> Values:
+    words = part.slab[0] // 4
+    results = standing(part.width, part.height, words)
+    loops = [2, 2, *(n for n in (part.width, part.height) if n > 1), words]
     level = len(loops)
     fields: Values = {f"loop{i}": n - 1 for i, n in enumerate(loops)}
     fields |= {"partial_from_zero": 1, "no_partial_sums": 1, "weights_16bit": 1, "channel_group_level": level - 1,
@@ -139,10 +168,10 @@ def _add(layer: Addition, sources: tuple[Activation, Activation], target: Activa
                "out_zero_point": layer.out_zero_point, "weights_zero_point": layer.weights_zero_point}
     if layer.table is not None:
         fields["nonlinear"] = 1
-    pixels = [(len(columns), slab.pixel), (len(rows), slab.pitch), (1, slab.size), (words, 4)]
-    fields |= walk("in", first, [(2, 2), (2, second - first), *pixels], total_dims=8)
-    fields |= walk("out", target.own_address(tile), [(1, 4), (len(columns), out.pixel), (len(rows), out.pitch),
-                                                     (1, out.size), (words, 4)], total_dims=8)
+    counts = (part.width, part.height, 1)
+    pixels = [*zip(counts, part.slab, strict=True), (words, 4)]
+    fields |= walk("in", part.first, [(2, 2), (2, part.second - part.first), *pixels], total_dims=8)
+    fields |= walk("out", part.result, [(1, 4), *zip(counts, part.out, strict=True), (words, 4)], total_dims=8)
     fields |= walk("weights", 4 * row, [(4, 4), *results], total_dims=8)
     fields |= walk("partial", 0, [(4, 0), *results], total_dims=8, level=1, slot=4)
     return fields | watch(0, TileCounter.NARROW_TO_WIDE, 1, level=level) | signal("avdata", 4)
