@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +57,21 @@ class Access:
     writes: bool
     units: Ints
     after: Ints
+
+    @cached_property
+    def distinct(self) -> Ints:
+        """Units, each once, rising."""
+        return distinct(self.units)
+
+
+def distinct(values: npt.NDArray[np.signedinteger[Any]]) -> Ints:
+    """Return each value once, rising; quicker than sorting, as units and numbers of instructions are dense."""
+    if not values.size:
+        return np.zeros(0, np.int64)
+    low = int(values.min())
+    seen = np.zeros(int(values.max()) - low + 1, bool)
+    seen[values - low] = True
+    return np.flatnonzero(seen) + low
 
 
 def engine_of(task: TileTask) -> int:

@@ -57,7 +57,7 @@ class Book:
         rows = np.flatnonzero(others if access.writes else others & self._wrote)
         if not rows.size:
             return []
-        units = np.unique(access.units) if access.units.size > 1 else access.units
+        units = access.distinct
         positions = self._last[rows[:, None, None], np.asarray(tiles)[:, None], units]
         late = positions > known.T[self._engines[rows], :, None]
         if not late.any():

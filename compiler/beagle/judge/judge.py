@@ -375,7 +375,7 @@ class Judge(Observer):
 
     def _note_freshness(self, task: TileTask, access: Access, tiles: Sequence[int]) -> None:
         """A transfer that takes the same packet a second time has run too early, not promptly."""
-        at = np.asarray(tiles)[:, None], np.unique(access.units)
+        at = np.asarray(tiles)[:, None], access.distinct
         if access.writes:
             self._taken_by[at], self._stale[at] = 0, False
         elif isinstance(task, WideToNarrow):

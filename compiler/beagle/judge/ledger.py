@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.beagle.isa import Instruction
-from compiler.beagle.judge.accesses import Access, Memory, accesses
+from compiler.beagle.judge.accesses import Access, Memory, accesses, distinct
 from compiler.beagle.judge.gaps import GapBook
 from compiler.beagle.judge.pages import DOWN, EDGE, NOT_READ, UP, Flags, Page, Reading, Writing
 from compiler.beagle.simulator.machine import make_tasks
@@ -168,11 +168,11 @@ class Ledger:
 
     def _read(self, number: int, tiles: Sequence[int], access: Access) -> None:
         page = self._pages[access.memory]
-        units = np.unique(access.units) + EDGE
+        units = access.distinct + EDGE
         rows = np.asarray(tiles)[:, None]
         writers = page.writer[rows, units]
         self.unwritten = self.unwritten or not writers.all()
-        for writer in np.unique(writers[writers > 0]).tolist():
+        for writer in distinct(writers[writers > 0]).tolist():
             self._readers[writer, access.memory].add(number)
         reading = self._reading(number, access.memory)
         reading.low, reading.high = min(reading.low, int(units[0])), max(reading.high, int(units[-1]))
@@ -194,7 +194,7 @@ class Ledger:
                 newer &= page.time[rows, units - direction] > page.time[rows, units]
             at = np.nonzero(newer)
             owners = near[at]
-            for owner in np.unique(owners).tolist():
+            for owner in distinct(owners).tolist():
                 i, j = (index[owners == owner] for index in at)
                 self._kept += 3 * i.size
                 self._writings[owner, access.memory].beside[direction].append(
@@ -204,7 +204,7 @@ class Ledger:
 
     def _write(self, number: int, tiles: Sequence[int], access: Access) -> None:
         page = self._pages[access.memory]
-        units = np.unique(access.units) + EDGE
+        units = access.distinct + EDGE
         rows = np.asarray(tiles)[:, None]
         self._lose(access.memory, np.asarray(tiles), units, number)
         self._writes += 1
@@ -243,7 +243,7 @@ class Ledger:
         for kind, concerned in ends.items():
             at = np.nonzero(concerned)
             owners = writers[at]
-            for owner in np.unique(owners).tolist():
+            for owner in distinct(owners).tolist():
                 mine = owners == owner
                 getattr(self._writings[owner, memory], kind).append(
                     (tiles[at[0][mine]].astype(np.int32), units[at[1][mine]].astype(np.int32)))
