@@ -79,13 +79,15 @@ class Emission:
         missing, self._identity_built = not self._identity_built, True
         return missing
 
-    def exchange(self, number: int, activation: Activation, fill: int | None = None) -> None:
+    def exchange(self, number: int, activation: Activation, fill: int | None = None, *, near: bool = False) -> None:
         """Bring every tile the borders of an image, unless they are there.
 
         Parameters
         ----------
         fill:
             Value beyond the border of the image; None when it does not matter.
+        near:
+            Known: what a tile needs, it or a neighbour has.
         """
         known = self._exchanged.get(number)
         if known is not None and fill in (None, known):
@@ -94,7 +96,7 @@ class Emission:
             # Operators before may still read what is written again.
             self.reset()
         filled = activation if fill in (None, activation.zero_point) else replace(activation, zero_point=fill)
-        if too_far(filled):
+        if not near and too_far(filled):
             emit_gather(self.b, filled)
             self.settled()
         else:
@@ -104,7 +106,7 @@ class Emission:
     def finish(self, number: int, activation: Activation) -> None:
         """End an operator that ends with a fence: borders of its result are on their way before."""
         if not self.in_bands and not too_far(activation):
-            self.exchange(number, activation)
+            self.exchange(number, activation, near=True)
         self.reset()
 
     def made_anew(self, numbers: set[int]) -> None:

@@ -179,7 +179,7 @@ class Image:
         """Bytes of the host's buffer of an input."""
         return self.height * self.width * self.channels
 
-    @property
+    @cached_property
     def padded(self) -> int:
         """Bytes of a pixel: channels rounded up to a multiple of four."""
         return -(-self.channels // 4) * 4
@@ -202,7 +202,7 @@ class Slab:
     columns: Span
     pixel: int
 
-    @property
+    @cached_property
     def pitch(self) -> int:
         """Bytes of a row."""
         return len(self.columns) * self.pixel
@@ -268,7 +268,7 @@ class Activation:
 
     def at(self, address: int) -> Activation:
         """Return the same at another address."""
-        return replaced(self, ("_own", "_slabs"), address=address)
+        return replaced(self, ("_own", "_slabs", "size", "most_pixels"), address=address)
 
     def own(self, tile: int) -> tuple[Span, Span]:
         """Rows and columns that the producer computes on a tile."""
@@ -284,7 +284,7 @@ class Activation:
         """True for a single pixel."""
         return self.image.height * self.image.width == 1
 
-    @property
+    @cached_property
     def most_pixels(self) -> int:
         """Pixels that the producer computes on the tile with the most of them."""
         return max(self.pixels(t) for t in range(TILES))

@@ -230,7 +230,15 @@ class SpatialNetwork:
 
     def lowest_row(self, layer: Layer) -> int:
         """Lowest wide row that a layer uses; negative when there are not enough."""
-        return layer.lowest_row(self.scenes_of(layer), self.top_row(layer))
+        at = self._places[id(layer)]
+        if at not in self._lowest_rows:
+            self._lowest_rows[at] = layer.lowest_row(self.scenes_of(layer), self.top_row(layer))
+        return self._lowest_rows[at]
+
+    @cached_property
+    def _lowest_rows(self) -> dict[int, int]:
+        """Those known by now, by place of the layer."""
+        return {}
 
     def input_row(self, number: int) -> int:
         """Return the first wide row of those that an input vector passes through."""

@@ -314,12 +314,14 @@ def _partial_walk(blocks: WideBlocks, nest: Nest) -> Values:
 
 
 def _count(books: Books, kernel: Kernel, ring: RingUse, active: Sequence[int]) -> None:
+    groups, chunks = kernel.groups, kernel.groups * kernel.chunks
+    scalings = groups if _scaling_lines(kernel.parameters) else 0
     for tile in active:
-        books.counts.add(TileCounter.AVDATA, tile, kernel.groups)
-        books.counts.add(TileCounter.PARAMETERS, tile, kernel.groups * kernel.chunks)
-        books.counts.add(ring.counter, tile, kernel.groups * kernel.chunks)
-        if _scaling_lines(kernel.parameters):
-            books.counts.add(TileCounter.WIDE_TO_SCALING, tile, kernel.groups)
+        books.counts.add(TileCounter.AVDATA, tile, groups)
+        books.counts.add(TileCounter.PARAMETERS, tile, chunks)
+        books.counts.add(ring.counter, tile, chunks)
+        if scalings:
+            books.counts.add(TileCounter.WIDE_TO_SCALING, tile, scalings)
 
 
 def _send(b: ProgramBuilder, pieces: Sequence[Piece], mask: int) -> None:
