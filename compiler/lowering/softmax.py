@@ -7,8 +7,7 @@ tile 0 collects them to find maximum and sum, and sends each of the others what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -42,9 +41,9 @@ from compiler.lowering.softmax_step import (
     step_fields,
     used_dims,
 )
+from compiler.lowering.softmax_tables import IDENTITY_ROW, TAIL, Stream, TableSteps
 from compiler.records import record
 
-IDENTITY_ROW = WIDE_ROWS - 1
 _IDENTITY = (0x1, 0x100, 0x10000, 0x1000000)
 _FIRST_BYTES = (0x1, 0x100)
 """Columns that copy the first two bytes of a word, twice."""
@@ -57,14 +56,6 @@ _LARGEST_INVERSE = bits(32768.0)
 _PLAIN, _TABLE, _ROOT = 4, 5, 7
 """Modes of the output stage with 16 bits: no table, exponential, reciprocal root."""
 _TILE = 1
-_TAIL = 3
-"""Number of the table for the last word of two exponentials."""
-ARRIVAL_ROW = IDENTITY_ROW - 34
-"""Row through which the lines of streamed tables pass, one after the other."""
-
-Stream = Callable[[int], None]
-"""Lets the host send the table of a number."""
-
 
 @record
 class Places:
@@ -80,7 +71,7 @@ def lowest_row(layer: SoftmaxLayer) -> int:
     return IDENTITY_ROW - 2 * SLOT_ROWS - (ROWS if layer.spread else 0)
 
 
-class SoftmaxProgram:
+class SoftmaxProgram(TableSteps):
     """Writes one softmax.
 
     Parameters
@@ -100,10 +91,9 @@ class SoftmaxProgram:
 
     def __init__(self, b: ProgramBuilder, layer: SoftmaxLayer, places: Places, gathering_row: int, stream: Stream, *,
                  identity: bool, aligned: bool = False) -> None:
-        self._b, self._layer, self._at, self._stream = b, layer, places, stream
+        super().__init__(b, layer, stream)
+        self._at = places
         self._gathering_row, self._aligned = gathering_row, aligned
-        self._tiles = (1 << len(layer.slices)) - 1
-        self._starts = (0, *accumulate(layer.slices))
         # Rows below the identity matrix, once it is there for the rest of the softmax.
         self._built = identity
         self._top = IDENTITY_ROW if layer.masked or identity else WIDE_ROWS
@@ -315,7 +305,7 @@ class SoftmaxProgram:
         if not layer.tail:
             return
         self._reset()
-        self._load_registers(_TAIL, 0)
+        self._load_registers(TAIL, 0)
         emit_step(b, "tensor_op", _TILE, walk("in", at["tail"], [(1, 4), (1, 4), (1, 4)], total_dims=8),
                   walk("out", at["powers"] + 4 * (layer.summands - 1), [(1, 4), (1, 4 * layer.summands), (1, 4)],
                        total_dims=8),
@@ -324,7 +314,7 @@ class SoftmaxProgram:
                   watch(1, TileCounter.NARROW_TO_WIDE, 0, level=2), signal("avdata", 2), signal("parameters", 1),
                   in_16bit=1, channel_group_level=1, lanes_m1=1, lanes_last_m1=1, nonlinear=_PLAIN, use_multiplier=1,
                   clamp_low=0, clamp_high=bits(65535.0))
-        self._let_arrive(_TAIL)
+        self._let_arrive(TAIL)
 
     def _invert(self) -> None:
         """Square the reciprocal root: 1 / sum."""
@@ -408,19 +398,6 @@ class SoftmaxProgram:
         """Return the row of the matrix that copies, below those that a transfer before it uses."""
         return self._top - 1 - (ROWS if self._layer.spread else 0)
 
-    def _on_tiles(self, fields: Callable[[int], Values], name: str = "tensor_op", count: int | None = None) -> None:
-        """Emit an instruction for every tile, or the first few, one for those that do the same."""
-        masks: list[tuple[Values, int]] = []
-        for tile in range(len(self._layer.slices) if count is None else count):
-            values = fields(tile)
-            same = next((i for i, (v, _) in enumerate(masks) if v == values), None)
-            if same is None:
-                masks.append((values, 1 << tile))
-            else:
-                masks[same] = values, masks[same][1] | 1 << tile
-        for values, mask in masks:
-            self._b.tile(name, mask, values)
-
     def _fill(self, address: int, fills: Sequence[tuple[int, int, int, int]], row: int, dims: Sequence[Dim], *, tiles: int,
               ) -> None:
         """Write words (first word, value, count, stride) and make rows of four lanes of them."""
@@ -457,58 +434,6 @@ class SoftmaxProgram:
         """Add the bias of a table."""
         stage = limited(limits) | {"in_zero_point": zero_point, "out_zero_point": zero_point, "use_bias": 1}
         self._each_word(table, 64, source, target, 1, stage, identity_rows, whole=whole)
-
-    def _each_word(self, table: int, bank: int, source: int, target: int, size: int, stage: Values, identity_rows: int, *,
-                   whole: bool = False) -> None:
-        """Word after word through the identity with numbers of its own; the second loop repeats, as in official programs.
-
-        Parameters
-        ----------
-        whole:
-            Results lie where they do in the whole vector.
-        """
-        self._load_registers(table, bank)
-        self._on_tiles(lambda tile: self._word_by_word(tile, source, target, size, whole=whole) | stage
-                       | watch(1, TileCounter.NARROW_TO_WIDE, identity_rows, level=3))
-        self._let_arrive(table)
-
-    def _load_registers(self, table: int, bank: int) -> None:
-        """Bring the lines of a table into the scaling registers: from where they lie, or as they arrive."""
-        lines, arriving = self._layer.lines(table), not self._layer.rows[table]
-        for tile, n in enumerate(lines if arriving else ()):
-            level, dims = int(n == 1), [(1, 1)] if n == 1 else [(n, 0)]
-            self._b.tile("ring_receive_a", 1 << tile,
-                         walk("dst", ARRIVAL_ROW, dims, total_dims=4, mask=0, level=level, slot=1),
-                         watch(0, TileCounter.WIDE_TO_SCALING, -1, level=level, side=1), signal("read", level))
-        lanes = 1 if table == _TAIL else 2
-
-        def fields(tile: int) -> Values:
-            n = lines[tile]
-            target = walk("dst", bank, used_dims((lanes, 1), (1, 64), (n, 0)), total_dims=6, level=2, slot=32)
-            free = watch(int(arriving), TileCounter.AVDATA, -1, level=2, side=1)
-            if arriving:
-                source = walk("src", ARRIVAL_ROW, used_dims((1, 1), (n, 0)), total_dims=4, mask=1, level=1, slot=1)
-                source |= watch(0, TileCounter.RING_READ_A, 1)
-            else:
-                source = walk("src", self._layer.rows[table][tile], used_dims((1, 1), (n, 1)), total_dims=4)
-            return source | target | free | signal("done", 2) | {"to_scaling": 1, "drop_level": 1}
-
-        self._on_tiles(fields, "wide_to_narrow", len(lines))
-
-    def _let_arrive(self, table: int) -> None:
-        if not self._layer.rows[table]:
-            self._stream(table)
-
-    def _word_by_word(self, tile: int, source: int, target: int, size: int, *, whole: bool) -> Values:
-        n = self._layer.slices[tile]
-        extent = 4 * size * (self._layer.words if whole else n)
-        place = target + 4 * size * self._starts[tile] * int(whole)
-        return step_fields(nest(1, 2, n), walk("in", source, [(1, 4), (2, 0), (1, 4 * n), (n, 4)], total_dims=8),
-                           walk("out", place, [(size, 4), (1, extent), (2, 0), (n, 4 * size)], total_dims=8),
-                           walk("weights", 4 * IDENTITY_ROW, used_dims((2, 0), (n, 0)), total_dims=8, level=1),
-                           walk("partial", 0, used_dims((2, 0), (n, 0)), total_dims=8, slot=4),
-                           watch(0, TileCounter.WIDE_TO_SCALING, 1, level=2), signal("avdata", 3), signal("parameters", 1),
-                           channel_group_level=2)
 
     def _copies(self, source: int, target: int, count: int, size: int, row: int) -> None:
         """Multiply one word with a matrix that copies its first bytes, so many times."""

@@ -28,7 +28,7 @@ from compiler.lowering.dense import emit_dense, reuse_gathering
 from compiler.lowering.dense_layer import DenseLayer
 from compiler.lowering.dense_stream import StreamBuffers
 from compiler.lowering.parameters import Bytes, DenseParameters, dense_blob, round_up
-from compiler.lowering.softmax import IDENTITY_ROW
+from compiler.lowering.softmax_tables import IDENTITY_ROW
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.gathering import flattened_weights

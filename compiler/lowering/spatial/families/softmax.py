@@ -16,8 +16,9 @@ from compiler.lowering.caching_program import CacheSegment
 from compiler.lowering.lowered import refusal
 from compiler.lowering.pieces import ROWS
 from compiler.lowering.scalar_softmax import ScalarSoftmax
-from compiler.lowering.softmax import ARRIVAL_ROW, Places, SoftmaxProgram, lowest_row
+from compiler.lowering.softmax import Places, SoftmaxProgram, lowest_row
 from compiler.lowering.softmax_layer import SoftmaxLayer
+from compiler.lowering.softmax_tables import ARRIVAL_ROW
 from compiler.lowering.spatial.buffers import Lifetime, stack_wide
 from compiler.lowering.spatial.context import Context, is_flat, same_bytes
 from compiler.lowering.spatial.emission import Emission, Leaves
