@@ -53,6 +53,8 @@ SEND_ROW = WIDE_ROWS - ROWS
 RECEIVE_ROW = WIDE_ROWS - 2
 """Wide row in which packets arrive; also the row results leave through."""
 MIN_SLICE_BYTES = 64
+MOST_TURNS = (1 << 15) - 1
+"""Turns that a watch can wait for: it compares the signed difference of 16 bits."""
 
 
 def slice_bytes(inputs: int) -> int:
@@ -199,6 +201,15 @@ def settle_rings(b: ProgramBuilder) -> None:
     b.emit("scalar_fence", waits, tiles=ALL_TILES, reset=sum(1 << scalar for _, _, scalar, _ in used), engines=0xC)
     b.barrier(reset=sum(1 << tile for _, _, _, tile in used))
     b.producer_turns = b.ring_b_rows = 0
+
+
+def make_room_for_turns(b: ProgramBuilder, turns: int) -> None:
+    """Reset the turns of ring B where so many more would be too many to wait for.
+
+    An official program that works in parts of its image (64 x 64 x 400) has such a fence behind every part, between layers.
+    """
+    if b.ring_b_rows + turns > MOST_TURNS:
+        settle_rings(b)
 
 
 def reuse_gathering(b: ProgramBuilder) -> None:

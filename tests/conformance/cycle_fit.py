@@ -1,12 +1,14 @@
 """The fit of the cycle model's constants to measured latencies, and how good its predictions are.
 
 Run as a program (``PYTHONPATH=.:tests python tests/conformance/cycle_fit.py``) it rebuilds every second network of the
-published series, fits the constants to every second one of these and prints them with the figures of both halves, and
-which rows were left out and why; that takes about half an hour. ``docs/cycle-model.md`` states what came out.
+published series and those of the official tables, fits the constants to every second row of these and prints them with the
+figures of both halves, which rows were left out and why, and official executables against their measured latencies.
+``docs/cycle-model.md`` states what came out, and how long it takes.
 """
 
 from __future__ import annotations
 
+import gc
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,10 +16,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from measured_latencies import MIB, SAMPLED, Row, rows
+from measured_latencies import MIB, SAMPLED, Row, corpus_rows, rows, table_rows
 
 from compiler.beagle.simulator import Machine
-from compiler.beagle.timing import BUSES, Costs, Trace, record, schedule
+from compiler.beagle.timing import BUSES, Bus, Costs, Trace, estimate, record, schedule
 from compiler.beagle.timing.trace import Work
 from compiler.compile import CompileOptions, compile_model
 from compiler.errors import EtpuError
@@ -34,7 +36,7 @@ _NOISE = 0.02
 """Below this residual (of the logarithm) rows weigh the same; above it they weigh less, as in a median."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recorded:
     """A row with the trace of its network, and the bytes that it streams."""
 
@@ -66,11 +68,15 @@ class Quality:
         return cls(len(measured), float(np.median(np.abs(predicted / measured - 1))), float(np.corrcoef(*places)[0, 1]))
 
 
-def recorded(row: Row) -> Recorded | LeftOut:
+def recorded(row: Row, known: Sequence[Recorded | LeftOut] = ()) -> Recorded | LeftOut:
     """Compile a row's network and record its program, unless another program was measured.
 
-    That is where an operator stays on the CPU here, or other layers are streamed than in the measured program.
+    That is where an operator stays on the CPU here, or other layers are streamed than in the measured program. A network
+    that is known from another bus is not recorded again.
     """
+    same = next((r for r in known if r.row.network == row.network), None)
+    if same is not None:
+        return replace(same, row=row)
     try:
         compiled = compile_model(row.network.build(), CompileOptions(token=1))
     except EtpuError as error:
@@ -89,17 +95,25 @@ def recorded(row: Row) -> Recorded | LeftOut:
 
 def constants() -> dict[str, float]:
     """Return the constants in use that are fitted."""
-    bus = BUSES["pcie"]
-    return {"compute": Costs().per_element[Work.COMPUTE], "to_chip": bus.to_chip, "to_host": bus.to_host,
-            "overhead_us": bus.overhead_us}
+    costs, bus = Costs().per_element, BUSES["pcie"]
+    return {"compute": costs[Work.COMPUTE], "fence": costs[Work.FENCE], "to_chip": bus.to_chip, "to_host": bus.to_host,
+            "overhead_us": bus.overhead_us, "usb3": BUSES["usb3"].to_chip, "usb2": BUSES["usb2"].to_chip}
+
+
+def model_of(values: Mapping[str, float]) -> tuple[Costs, dict[str, Bus]]:
+    """Return costs and buses with given constants; USB 3 has PCIe's rate to the host and its overhead, USB 2 one rate."""
+    fitted = {Work.COMPUTE: values["compute"], Work.FENCE: values["fence"]}
+    costs = replace(Costs(), per_element={**Costs().per_element, **fitted})
+    shared = {"to_host": values["to_host"], "overhead_us": values["overhead_us"]}
+    return costs, {"pcie": replace(BUSES["pcie"], to_chip=values["to_chip"], **shared),
+                   "usb3": replace(BUSES["usb3"], to_chip=values["usb3"], **shared),
+                   "usb2": replace(BUSES["usb2"], to_chip=values["usb2"], to_host=values["usb2"])}
 
 
 def milliseconds(networks: Sequence[Recorded], values: Mapping[str, float]) -> Floats:
-    """Predict latencies on PCIe with given constants."""
-    given = dict(values)
-    costs = replace(Costs(), per_element={**Costs().per_element, Work.COMPUTE: given.pop("compute")})
-    bus = replace(BUSES["pcie"], **given)
-    return np.asarray([schedule(n.trace, costs, bus).total_us / 1000 for n in networks])
+    """Predict latencies with given constants."""
+    costs, buses = model_of(values)
+    return np.asarray([schedule(n.trace, costs, buses[n.row.bus]).total_us / 1000 for n in networks])
 
 
 def measured(networks: Sequence[Recorded]) -> Floats:
@@ -134,39 +148,60 @@ def halves(networks: Sequence[Recorded]) -> tuple[Sequence[Recorded], Sequence[R
 
 def main() -> None:
     """Fit and print."""
-    sample = rows()[::SAMPLED]
-    results = []
+    tables, left_out = table_rows()
+    sample = [*rows()[::SAMPLED], *tables]
+    results: list[Recorded | LeftOut] = []
     for number, row in enumerate(sample, 1):
         print(f"\r{number} of {len(sample)} rows", end="", file=sys.stderr, flush=True)
-        results.append(recorded(row))
+        results.append(recorded(row, results))
+        gc.freeze()  # millions of steps stay; nothing in them is ever garbage
     print(file=sys.stderr)
     report(results)
+    print_corpus()
+    for name, reason in left_out:
+        print(f"left out: {name}: {reason}")
 
 
 def report(results: Sequence[Recorded | LeftOut]) -> None:
     """Fit the constants; print them, how good they are and what was left out."""
-    fitted, predicted = halves([r for r in results if isinstance(r, Recorded)])
-    values = fit(fitted, constants())
+    networks = [r for r in results if isinstance(r, Recorded)]
+    values = fit(halves(networks)[0], constants())
     print("in use", {k: round(v, 2) for k, v in constants().items()})
     print("fitted", {k: round(v, 2) for k, v in values.items()})
+    times = {as_: dict(zip(networks, milliseconds(networks, at), strict=True))
+             for as_, at in (("as fitted", values), ("in use", constants()))}
+    fitted, predicted = halves(networks)
     sets = {"fitted": fitted, "predicted": predicted}
-    for kind in ("convolutions", "dense, streamed", "dense, cached"):
+    for kind in sorted({kind_of(n) for n in networks}):
         sets[f"predicted: {kind}"] = [n for n in predicted if kind_of(n) == kind]
-    for name, networks in sets.items():
-        print(f"{name:26} as fitted", Quality.of(milliseconds(networks, values), measured(networks)))
-        print(f"{name:26} in use   ", Quality.of(milliseconds(networks, constants()), measured(networks)))
-    worst = sorted(predicted, key=lambda n: -abs(math.log(milliseconds([n], constants())[0] / n.row.milliseconds)))
-    for n in worst[:_WORST]:
-        print(f"far off: {n.row.network} {milliseconds([n], constants())[0]:.3f} ms, measured {n.row.milliseconds:.3f} ms")
+    for name, chosen in sets.items():
+        for as_, found in times.items():
+            print(f"{name:26} {as_:9}", Quality.of(np.asarray([found[n] for n in chosen]), measured(chosen)))
+    found = times["in use"]
+    for n in networks:
+        if n.row.network.kind == "official tables":
+            half = "fitted" if n.row.fitted else "predicted"
+            print(f"{n.row.network} {n.row.bus} {half}: {found[n]:.2f} ms, measured {n.row.milliseconds:.2f} ms, "
+                  f"{100 * (found[n] / n.row.milliseconds - 1):+.0f} %, streams {n.streamed / MIB:.2f} MiB")
+    for n in sorted(predicted, key=lambda n: -abs(math.log(found[n] / n.row.milliseconds)))[:_WORST]:
+        print(f"far off: {n.row.network} {n.row.bus} {found[n]:.3f} ms, measured {n.row.milliseconds:.3f} ms")
     for r in results:
         if isinstance(r, LeftOut):
             print(f"left out: {r.row.network} {r.reason}")
 
 
+def print_corpus() -> None:
+    """Print what the model in use says of official executables of the convolution series."""
+    for file, time in corpus_rows():
+        ((_, package),) = packages_of(parse_model(file.read_bytes()))
+        found = estimate(package, "pcie").warm_us / 1000
+        print(f"official executable: {file.name} {found:.3f} ms, measured {time:.3f} ms, {100 * (found / time - 1):+.0f} %")
+
+
 def kind_of(network: Recorded) -> str:
     """Name the group that a row is counted in."""
     kind = network.row.network.kind
-    return kind if kind == "convolutions" else f"{kind}, {'streamed' if network.streamed else 'cached'}"
+    return f"{kind}, {'streamed' if network.streamed else 'cached'}" if kind == "dense" else kind
 
 
 __all__ = ["LeftOut", "Quality", "Recorded", "constants", "fit", "halves", "measured", "milliseconds", "recorded", "report"]

@@ -8,6 +8,7 @@ products over all runs that see the same wide rows, and over all tiles at once.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -167,6 +168,15 @@ class TensorOp(TileTask):
             if ins[f"{name}.valid"]:
                 signals.append(Signal(counter, np.minimum(walk.nest.block_ends(ins[f"{name}.level"]), self.size)))
         self.signals = tuple(signals)
+
+    @cached_property
+    def beats(self) -> int:
+        """What the instruction takes: a beat per step however many lanes work, and at least one per word of a result.
+
+        Results leave word by word (4 channels) while the next ones are summed up. The cycle estimates in official files have
+        a minimum of 16 steps per result, too.
+        """
+        return int(np.maximum(self.run_ends - self.run_starts, self.words).sum())
 
     # -- execution --------------------------------------------------------------------------------
 

@@ -26,12 +26,12 @@ class Costs:
     start: dict[Work, float] = field(default_factory=lambda: dict(START))
 
 
-# Fitted (see docs/cycle-model.md): COMPUTE and the buses' rates and overheads. The others are widths of
+# Fitted (see docs/cycle-model.md): COMPUTE, FENCE and the buses' rates and overheads. The others are widths of
 # the data paths (64 bytes per cycle) and small latencies, which no published measurement resolves.
 PER_ELEMENT: dict[Work, float] = {
     Work.SCALAR: 4.0,
-    Work.FENCE: 20.0,
-    Work.COMPUTE: 2.23,
+    Work.FENCE: 300.0,
+    Work.COMPUTE: 1.3,
     Work.RING_SEND: 4.0,
     Work.RING_RECEIVE: 0.0,
     Work.WIDE_TO_NARROW: 1 / 16,

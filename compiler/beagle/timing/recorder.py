@@ -267,12 +267,9 @@ class Recorder(Observer):
             self._count(signal, line, base, a, b, tile)
 
     def _tile_work(self, task: TileTask, count: int) -> tuple[Work, float]:
-        """Return kind of work and elements: rows of the ring, steps of 64 lanes, words elsewhere.
-
-        A step with fewer lanes takes less time, in quarters: the cycle estimates of official files count so.
-        """
+        """Return kind of work and elements: rows of the ring, beats of the compute engine, words elsewhere."""
         if isinstance(task, TensorOp):
-            return Work.COMPUTE, count * -(-task.lanes // 16) / 4
+            return Work.COMPUTE, count * task.beats / task.size
         if isinstance(task, MeshHalf):
             return Work.MESH, count
         if isinstance(task, WideToNarrow) and task.ins["to_scaling"]:

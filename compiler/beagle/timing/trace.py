@@ -37,7 +37,7 @@ Point = tuple[int, float]
 """A step, and how much of it: 0 begin, 1 end."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Step:
     """Work of one engine.
 
@@ -46,7 +46,7 @@ class Step:
     line:
         Engine, see :class:`Trace`.
     amount:
-        Elements (compute: loop steps; scalar: instructions; transfers: bytes).
+        Elements (compute: :attr:`~compiler.beagle.simulator.tensor.TensorOp.beats`; scalar: instructions; transfers: bytes).
     label:
         Instruction that it belongs to.
     begins_after, ends_after:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from compiler.beagle.isa.counters import ScalarCounter, TileCounter
 from compiler.facts import LANES, TILES, WIDE_ROW_BYTES, WIDE_ROWS
 from compiler.lowering.builder import ProgramBuilder, Values, linear, signal, walk, watch
+from compiler.lowering.dense import make_room_for_turns
 from compiler.lowering.parameters import DenseParameters
 from compiler.lowering.spatial.books import Books
 from compiler.lowering.spatial.geometry import Activation, Dim, by_content, many, merge_dims
@@ -87,6 +88,7 @@ def emit_convolution(b: ProgramBuilder, books: Books, layer: Convolution, source
     top:
         Wide rows from here on are left alone.
     """
+    make_room_for_turns(b, sum(piece.rows for piece in pieces))
     ring = RingUse(layer.kernel, not pieces)
     parts = _parts(books, layer, ring, source, target)
     active = list(parts)
