@@ -24,8 +24,8 @@ from compiler.graph import Model
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "latency"
 CORPUS = REFERENCE.parents[1] / "corpus"
 MIB = 1 << 20
-SAMPLED = 2
-"""One row in so many is rebuilt: neighbours in size hardly differ, and recording all of them takes an hour."""
+SAMPLED = 4
+"""One row of a series in so many is rebuilt: neighbours in size hardly differ, and recording all takes an hour."""
 _CONVOLUTIONS = "villarrubia_conv_macs_measurements.csv"
 _DENSE = "villarrubia_fc_macs_measurements.csv"
 _SIDE, _COLOURS, _CLASSES, _KERNEL = 64, 3, 10, 9

@@ -30,8 +30,8 @@ class Costs:
 # the data paths (64 bytes per cycle) and small latencies, which no published measurement resolves.
 PER_ELEMENT: dict[Work, float] = {
     Work.SCALAR: 4.0,
-    Work.FENCE: 300.0,
-    Work.COMPUTE: 1.3,
+    Work.FENCE: 556.0,
+    Work.COMPUTE: 1.59,
     Work.RING_SEND: 4.0,
     Work.RING_RECEIVE: 0.0,
     Work.WIDE_TO_NARROW: 1 / 16,
@@ -69,6 +69,6 @@ class Bus:
 # PCIe is fitted, USB taken from other published figures: docs/cycle-model.md.
 BUSES = {bus.name: bus for bus in (
     Bus("usb2", to_chip=30.0, to_host=30.0, transfer_us=20.0, overhead_us=230.0),
-    Bus("usb3", to_chip=440.0, to_host=146.0, transfer_us=2.3, overhead_us=69.0),
-    Bus("pcie", to_chip=383.0, to_host=146.0, transfer_us=1.0, overhead_us=69.0),
+    Bus("usb3", to_chip=440.0, to_host=131.0, transfer_us=2.3, overhead_us=28.5),
+    Bus("pcie", to_chip=383.0, to_host=131.0, transfer_us=1.0, overhead_us=28.5),
 )}

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from networks import Net, check, run
 from small_networks import little_memory
 
+from compiler.beagle.isa import decode_stream
 from compiler.compile import compile_model
 from compiler.errors import ActivationsTooLargeError
 from compiler.graph import Model, TensorType, parse_model, read_model, serialize_model
+from compiler.lowering import dense
 from compiler.lowering.spatial.bands import Strip
 from compiler.lowering.spatial.program import SpatialNetwork
 from compiler.package.container import packages_of
@@ -180,6 +182,18 @@ def test_convolutions_without_memory_are_streamed() -> None:
     assert any(cached) and not all(cached)
     assert compiled.off_chip == sum(t.streamed_bytes for t, c in zip(plan.demand.tensors, cached, strict=True)
                                     if not c)
+
+
+def test_turns_of_the_ring_are_reset_before_they_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fences between layers wait for what the ring has sent so far; the values stay the same in any order of engines."""
+    monkeypatch.setattr(dense, "MOST_TURNS", 200)
+    net = Net((8, 8, 16)).conv(64).conv(64).conv(64)
+    compiled = check(net.model(), seeds=(None, 1, 2), judge=True)
+    ((_, package),) = packages_of(parse_model(compiled.data))
+    waits = [ins["wait6.value"] for chunk in package.execution.chunks for ins in decode_stream(chunk.data)
+             if ins.name == "scalar_fence" and ins["wait6.enable"]]
+    assert len(waits) > 1
+    assert max(waits) <= 200
 
 
 def test_several_outputs() -> None:
