@@ -16,10 +16,8 @@ from compiler.package.container import packages_of
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "cycle-model.md"
 _WIDEST = {"dense": 1500, "convolutions": 170}
-"""Wider networks take long to record; they run with ETPU_TEST_EVERYTHING."""
+"""Wider networks take long to record. Those of convolutions run with ETPU_TEST_EVERYTHING only."""
 _EVERY = {"dense": 2, "convolutions": 1}
-_WIDER = 2
-"""Of wide dense networks, which are streamed, so many times fewer run always."""
 _QUICK = ("MobileNet v2",)
 """Networks of the official tables that run always."""
 
@@ -31,7 +29,7 @@ def chosen() -> list[Row]:
         mine = [row for row in rows() if row.network.kind == kind and row.number % SAMPLED == 0 and not row.fitted]
         narrow = [row for row in mine if row.network.width <= widest]
         wide = [row for row in mine if row.network.width > widest] if kind == "dense" else []
-        found += mine if EVERYTHING else narrow[::_EVERY[kind]] + wide[::_EVERY[kind] * _WIDER]
+        found += mine if EVERYTHING else narrow[::_EVERY[kind]] + wide[::_EVERY[kind]]
     return found
 
 
