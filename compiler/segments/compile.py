@@ -125,14 +125,14 @@ class Segmenter:
                 self.look(*stretch)
 
     def worthwhile(self, most: int) -> Cut:
-        """Cut into as many segments as pay off, up to ``most``."""
+        """Cut into as many segments as pay off, up to ``most``: each saves more than the submission that it costs."""
         cut = self.by_latency(1)
         for count in range(2, min(most, self.possible + 1) + 1):
             try:
                 more = self.by_latency(count)
             except CompilationError:
                 break
-            if more.slowest < _WORTH * cut.slowest:
+            if more.slowest < min(_WORTH * cut.slowest, cut.slowest - self._bus.overhead_us):
                 cut = more
         return cut
 
