@@ -1,7 +1,7 @@
 """What operators take by themselves: from the cycle model of the compiled whole, or from shapes alone.
 
-From shapes, the Edge TPU's time is that of its compute engines: loop steps of the busiest tile at the fitted
-cycles per step (docs/cycle-model.md). It resolves no waiting and no moves. The CPU's time is that of a
+From shapes, the Edge TPU's time is that of its compute engines: beats of the busiest tile at the fitted
+cycles per beat (docs/cycle-model.md). It resolves no waiting and no moves. The CPU's time is that of a
 small ARM core.
 """
 
@@ -49,35 +49,36 @@ class ShapeTimes:
     def __init__(self, graph: Graph, costs: Costs | None = None) -> None:
         costs = costs or Costs()
         self._graph = graph
-        self._step_us = costs.per_element[Work.COMPUTE] / costs.megahertz
+        self._beat_us = costs.per_element[Work.COMPUTE] / costs.megahertz
         self._start_us = costs.start[Work.COMPUTE] / costs.megahertz
 
     def edge_tpu_us(self, op: Operator) -> float:
         """See :class:`OperatorTimes`."""
-        return 0.0 if op.name in ARRANGED else self._start_us + self._step_us * self._steps(op)
+        return 0.0 if op.name in ARRANGED else self._start_us + self._beat_us * self._beats(op)
 
     def cpu_us(self, op: Operator) -> float:
         """See :class:`OperatorTimes`."""
         elements = sum(self._graph.tensors[t].elements for t in op.outputs if t >= 0)
         return self._multiplications(op) / _CPU_MACS_PER_US + elements / _CPU_ELEMENTS_PER_US
 
-    def _steps(self, op: Operator) -> int:
-        """Loop steps of the busiest tile: four input channels and 64 output channels each."""
+    def _beats(self, op: Operator) -> int:
+        """Beats of the busiest tile: steps of four input channels for 64 results, one per word of these at least."""
         y = self._graph.output(op)
         height, width, channels = (1, 1, 1, *y.shape)[-3:]
         pixels = _up(height, TILE_ROWS) * _up(width, TILE_COLUMNS)
         kernel = self._graph.input(op, 1)
+        words = _up(min(channels, LANES), LANE_BYTES)
         if op.name == "FULLY_CONNECTED" and kernel is not None:
-            return _up(kernel.shape[-1], LANE_BYTES) * _up(_up(kernel.shape[0], LANES), TILES)
+            return max(_up(kernel.shape[-1], LANE_BYTES), words) * _up(_up(kernel.shape[0], LANES), TILES)
         groups = _up(channels, LANES)
         if op.name in _WEIGHTED and kernel is not None:
             depth = 1 if op.name == "DEPTHWISE_CONV_2D" else _up(kernel.shape[3], LANE_BYTES)
-            return pixels * groups * kernel.shape[1] * kernel.shape[2] * depth
+            return pixels * groups * max(kernel.shape[1] * kernel.shape[2] * depth, words)
         if op.name in _POOLS and op.options is not None:
-            return pixels * groups * int(op.options.filterHeight) * int(op.options.filterWidth)
+            return pixels * groups * max(int(op.options.filterHeight) * int(op.options.filterWidth), words)
         x = self._graph.input(op, 0)
         moved = max(y.elements, x.elements if x is not None else 0)
-        return _up(moved, LANES * TILES)
+        return _up(moved, LANE_BYTES * TILES)
 
     def _multiplications(self, op: Operator) -> int:
         kernel, y = self._graph.input(op, 1), self._graph.output(op)
