@@ -13,7 +13,7 @@ from compiler.lowering.spatial.geometry import EVERY, NOWHERE, Image, Window
 from compiler.lowering.spatial.infeed import straddles
 from compiler.lowering.spatial.layer import Layer
 from compiler.lowering.spatial.planning import StripPlanner
-from compiler.lowering.spatial.program import SpatialNetwork
+from compiler.lowering.spatial.spatial_network import SpatialNetwork
 
 _SLACK = (0, 1 / 24, 1 / 12, 1 / 6)
 """Parts of narrow memory left free in further attempts, when buffers do not fit side by side."""

@@ -18,9 +18,11 @@ from compiler.lowering.refusal import LoweringRefusal
 from compiler.lowering.spatial.fitting import in_bands, largest_input
 from compiler.lowering.spatial.gathering import Gather
 from compiler.lowering.spatial.layer import Layer, Stored
+from compiler.lowering.spatial.narrow import Memory
 from compiler.lowering.spatial.planning import StripPlanner
-from compiler.lowering.spatial.program import LayerProgramError, Memory, Port, SpatialNetwork, spatial_program
+from compiler.lowering.spatial.program import LayerProgramError, Port, spatial_program
 from compiler.lowering.spatial.reading import NetworkReader
+from compiler.lowering.spatial.spatial_network import SpatialNetwork
 from compiler.mapping import Subgraph
 from compiler.memory.demand import Kind, ModelDemand, ParameterTensor, for_generation
 from compiler.memory.plan import ModelPlan, Piece, settled_plan

@@ -27,7 +27,7 @@ from compiler.lowering.spatial.geometry import (
 )
 from compiler.lowering.spatial.infeed import straddles
 from compiler.lowering.spatial.layer import Layer
-from compiler.lowering.spatial.program import SpatialNetwork
+from compiler.lowering.spatial.spatial_network import SpatialNetwork
 from compiler.mapping import Subgraph
 
 

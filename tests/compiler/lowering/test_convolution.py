@@ -19,7 +19,7 @@ from compiler.errors import ActivationsTooLargeError
 from compiler.graph import Model, TensorType, parse_model, read_model, serialize_model
 from compiler.lowering import dense
 from compiler.lowering.spatial.bands import Strip
-from compiler.lowering.spatial.program import SpatialNetwork
+from compiler.lowering.spatial.spatial_network import SpatialNetwork
 from compiler.package.container import packages_of
 from compiler.package.model import BaseAddress, DescriptorHint
 
