@@ -146,7 +146,8 @@ def _coverage(pair: PairUnderTest) -> Result | None:
     theirs, ours = sum(v.mapped for v in official.verdicts), pair.ours.on_edge_tpu
     if ours >= theirs:
         return None
-    missing = next(v.reason for v in pair.ours.mapped.verdicts if not v.mapped and v.reason)
+    missing = next(mine.reason for mine, other in zip(pair.ours.mapped.verdicts, official.verdicts, strict=True)
+                   if other.mapped and not mine.mapped)
     return Result("fail", f"maps {ours} of {theirs} operators: {missing}", {"mapped": ours, "official": theirs})
 
 
