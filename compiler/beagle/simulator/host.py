@@ -70,7 +70,7 @@ class HostMemory:
         return bytes(data)
 
     def find(self, address: int, size: int) -> npt.NDArray[np.uint8]:
-        """Return the bytes of a transfer as a writable view.
+        """Return the bytes of a transfer as a view; only scratch memory and outputs can be written.
 
         Raises
         ------

@@ -498,6 +498,8 @@ class _Run:
             return
         data = self.host.find(low | high << 32, size)
         if tag == DmaTag.OUTPUT:
+            if not data.flags.writeable:
+                raise SimulationError(f"a host transfer of {size} bytes overwrites parameters or an input")
             self.port.outputs.append(data)
         elif tag in (DmaTag.INPUT, DmaTag.PARAMETERS):
             self.port.ask(1 if tag == DmaTag.INPUT else 0, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compiler.beagle.isa import Instruction, encode_stream, instruction
+from compiler.beagle.isa.counters import DmaTag
 from compiler.beagle.simulator import DeadlockError, Machine, MemoryBoundsError, SimulationError
 from compiler.beagle.simulator.streams import HostPort
 from compiler.beagle.simulator.walk import Nest, walk_of
 from compiler.errors import ProgramError
 from compiler.lowering.builder import ProgramBuilder, walk, watch
-from compiler.package.model import Executable, ExecutableType, InstructionChunk
+from compiler.package.model import BaseAddress, Executable, ExecutableType, InstructionChunk, Meta, Position
 
 
 def run(*program: Instruction) -> None:
@@ -51,6 +53,17 @@ def test_what_the_chip_still_writes_to_the_host_is_read_back_afterwards() -> Non
     assert port.arriving[1].length == 0
     port.send_out(np.arange(16, dtype=np.uint8))
     assert port.arriving[1].take(24).tolist() == [*range(16), *[9] * 8]
+
+
+def test_results_cannot_overwrite_parameters() -> None:
+    b = ProgramBuilder()
+    b.reset_chip()
+    for register, half in ((1, Position.LOWER), (0, Position.UPPER)):
+        b.load(register, address=Meta(BaseAddress.PARAMETER, position=half))
+    b.descriptor(1, 0, 2, 8, DmaTag.OUTPUT)
+    program = replace(finished(b), parameters=bytes(64))
+    with pytest.raises(SimulationError, match="overwrites parameters"):
+        Machine().run(program)
 
 
 def test_addresses_outside_memory_are_refused() -> None:
