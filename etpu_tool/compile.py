@@ -7,11 +7,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compiler.errors import CompilationError, UsageError
-from compiler.facts import RUNTIME_VERSION_CURRENT
-from etpu_tool.compiling import DEFAULT_TIMEOUT, Listener, Request, compile_files
+from etpu_tool.compiling import Listener, compile_files
+from etpu_tool.official_options import add_official_options, request_of
 
 if TYPE_CHECKING:
     from compiler.compile import CompiledModel
@@ -50,28 +50,12 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="etpu compile", allow_abbrev=False, usage="etpu compile [OPTIONS] models...",
                                 description=compile_command.__doc__)
 
-    def add(short: str, name: str, **settings: Any) -> None:
-        p.add_argument(f"--{name}", f"--{name.replace('_', '-')}", f"-{short}", dest=name, **settings)
-
-    p.add_argument("models", nargs="+", help="Quantized .tflite files; several are co-compiled.")
-    add("o", "out_dir", default=".", metavar="FOLDER", help="Folder for the results.")
-    add("m", "min_runtime_version", type=int, default=RUNTIME_VERSION_CURRENT, metavar="N",
-        help="Oldest runtime that must run the result, 10..14 (default: %(default)s).")
-    add("i", "intermediate_tensors", default="", metavar="NAMES", help="Outputs of the Edge TPU part: a,b:c.")
-    add("a", "enable_multiple_subgraphs", action="store_true", help="Map every Edge TPU subgraph, not only the first.")
-    add("n", "num_segments", type=int, default=1, metavar="N",
-        help="Cut the model into so many segments for as many Edge TPUs (default: %(default)s).")
+    add_official_options(p, lambda letter, name: (f"--{name}", f"--{name.replace('_', '-')}", f"-{letter}"))
     p.add_argument("--balance", default="parameters", metavar="HOW",
                    help="How to cut: parameters (as the official compiler) or latency (fastest slowest segment; "
                         "default: %(default)s).")
-    add("d", "search_delegate", action="store_true", help="When it fails try again with fewer operators.")
-    add("k", "delegate_search_step", type=int, default=1, metavar="N",
-        help="Operators fewer at each attempt (default: %(default)s).")
     p.add_argument("--token", type=parse_token, metavar="N",
                    help="Caching token (for reproducible results); random by default.")
-    add("s", "show_operations", action="store_true", help="Print the operation log.")
-    add("t", "timeout_sec", type=int, default=DEFAULT_TIMEOUT, metavar="SECONDS",
-        help="Give up after this time (default: %(default)s).")
     p.add_argument("--memory-map", action="store_true", help="Print which layer's parameters lie where on the chip.")
     p.add_argument("--memory-picture", default="", metavar="FILE", help="Draw the on-chip memory into an SVG file.")
     p.add_argument("--json", action="store_true", help="Print the report as JSON.")
@@ -84,11 +68,7 @@ def compile_command(words: list[str]) -> None:
     picture, memory_map = options.memory_picture, options.memory_map
     if picture and Path(picture).suffix != ".svg":
         raise UsageError(f"{picture}: the picture is an SVG file.", advice="Give it a name that ends in .svg.")
-    finished = compile_files(Request(
-        tuple(options.models), options.out_dir, min_runtime_version=options.min_runtime_version, token=options.token,
-        intermediate_tensors=options.intermediate_tensors, multiple_subgraphs=options.enable_multiple_subgraphs,
-        num_segments=options.num_segments, balance=options.balance, search_delegate=options.search_delegate,
-        delegate_search_step=options.delegate_search_step, timeout=options.timeout_sec), _Notes())
+    finished = compile_files(request_of(options, options.token), _Notes())
     from compiler.report.official import model_block
     from compiler.report.reasons import as_json as json_report
     from compiler.report.reasons import reasons

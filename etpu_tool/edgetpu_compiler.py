@@ -17,10 +17,11 @@ from compiler.errors import (
     InvalidModelError,
     NotQuantizedError,
 )
-from compiler.facts import COMPILER_VERSION, RUNTIME_VERSION_CURRENT, RUNTIME_VERSION_LOWEST
-from etpu_tool.compiling import BALANCES, DEFAULT_TIMEOUT, Listener, Request, compile_files
+from compiler.facts import COMPILER_VERSION
+from etpu_tool.compiling import BALANCES, Listener, compile_files
 from etpu_tool.garbage import little_collection
 from etpu_tool.limit import InternalError, TimeLimitError
+from etpu_tool.official_options import add_official_options, request_of
 
 if TYPE_CHECKING:
     from compiler.compile import CompiledModel
@@ -33,27 +34,10 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="edgetpu_compiler", description=_VERSION, allow_abbrev=False,
                                 usage="edgetpu_compiler [options] model...")
 
-    def add(short: str, name: str, **settings: object) -> None:
-        p.add_argument(f"-{short}", f"--{name}", f"-{name}", dest=name, **settings)  # type: ignore[arg-type]
-
     p.add_argument("-v", "--version", "-version", action="version", version=_VERSION, help="print the version and exit")
-    add("i", "intermediate_tensors", default="", metavar="names", help="outputs of the Edge TPU part: a,b for one model, "
-        "a,b:c for two")
-    add("m", "min_runtime_version", type=int, default=RUNTIME_VERSION_CURRENT, metavar="num",
-        help=f"lowest runtime version to be compatible with, {RUNTIME_VERSION_LOWEST}..{RUNTIME_VERSION_CURRENT} "
-             "(default: %(default)s)")
-    add("n", "num_segments", type=int, default=1, metavar="num", help="compile into so many segments for pipelining")
-    add("o", "out_dir", default=".", metavar="dir", help="folder for model and log (default: the current one)")
-    add("s", "show_operations", action="store_true", help="print the operation log")
-    add("d", "search_delegate", action="store_true", help="on failure retry with fewer operators")
-    add("k", "delegate_search_step", type=int, default=1, metavar="num", help="operators dropped per retry "
-        "(default: %(default)s)")
-    add("t", "timeout_sec", type=int, default=DEFAULT_TIMEOUT, metavar="sec", help="give up after this time "
-        "(default: %(default)s)")
-    add("a", "enable_multiple_subgraphs", action="store_true", help="map all Edge TPU subgraphs, not only the first")
+    add_official_options(p, lambda letter, name: (f"-{letter}", f"--{name}", f"-{name}"))
     p.add_argument("--balance", choices=BALANCES, default=BALANCES[0], help="how --num_segments cuts; not in the official "
                    "compiler (default: %(default)s)")
-    p.add_argument("models", nargs="+", metavar="model")
     return p
 
 
@@ -109,11 +93,7 @@ def run() -> None:
     print(_VERSION)
     printer = _Printer(options)
     try:
-        compile_files(Request(
-            tuple(options.models), options.out_dir, min_runtime_version=options.min_runtime_version,
-            intermediate_tensors=options.intermediate_tensors, multiple_subgraphs=options.enable_multiple_subgraphs,
-            num_segments=options.num_segments, balance=options.balance, search_delegate=options.search_delegate,
-            delegate_search_step=options.delegate_search_step, timeout=options.timeout_sec), printer)
+        compile_files(request_of(options), printer)
     except EtpuError as error:
         if printer.said is not error:
             _refuse(error, options)
