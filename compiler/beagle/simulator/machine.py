@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from compiler.beagle.isa import Instruction, decode_stream
-from compiler.beagle.isa.counters import (
-    IMMEDIATE,
-    LOAD_FIXED,
-    STORE_FIXED,
-    STORES,
-    AluOperation,
-    DmaTag,
-    SpecialFunction,
-    TileEngine,
-)
+from compiler.beagle.isa.counters import TileEngine
 from compiler.beagle.simulator.adversary import Adversary
 from compiler.beagle.simulator.errors import (
     BudgetError,
     DeadlockError,
-    MemoryBoundsError,
     SimulationError,
     UnsupportedInstruction,
 )
@@ -31,6 +21,7 @@ from compiler.beagle.simulator.host import HostMemory
 from compiler.beagle.simulator.moves import Mesh, NarrowToWide, RingReceive, RingSend, WideToNarrow, tiles_of
 from compiler.beagle.simulator.observer import Observer
 from compiler.beagle.simulator.resize import TensorResize
+from compiler.beagle.simulator.scalar import ScalarCore, ScalarStep, scalar_step
 from compiler.beagle.simulator.state import Chip
 from compiler.beagle.simulator.streams import HostPort, Infeed, Outfeed, Pop, ScalarTask
 from compiler.beagle.simulator.task import TileTask
@@ -45,8 +36,6 @@ MAX_WORK = 1 << 32
 _STEP_WORK = 16
 """Positions that one step of the scalar core counts as in a budget of work."""
 _MESH = {"mesh_from_north": 0, "mesh_from_east": 1, "mesh_from_south": 2, "mesh_from_west": 3}
-_U32 = 0xFFFFFFFF
-POST_INCREMENT = 32
 _RECEIVERS = (TileEngine.RING_A, TileEngine.RING_B)
 
 
@@ -124,7 +113,7 @@ class Machine:
             self.chip.observer.loaded(program)
         run = _Run(self.chip, host, program, self.schedule_seed, self.work)
         run.go()
-        return RunResult(host.outputs(), tuple(run.interrupts), run.steps, tuple(run.leftovers()))
+        return RunResult(host.outputs(), tuple(run.core.interrupts), run.steps, tuple(run.leftovers()))
 
 
 class _Run:
@@ -145,9 +134,8 @@ class _Run:
         self.pc = 0
         self.steps = 0
         self.halted = False
-        self.registers = [0] * 32
-        self.predicates = [0] * 8
-        self.descriptor = [0] * 8
+        self.core = ScalarCore(host, self.port, chip.observer)
+        self.scalar_steps: dict[int, ScalarStep] = {}
         self.loops: list[list[int]] = []
         self.pending: list[deque[Instruction | TileTask]] = [deque() for _ in range(TILES)]
         self.queues: list[list[deque[TileTask]]] = [[deque() for _ in TileEngine] for _ in range(TILES)]
@@ -155,7 +143,6 @@ class _Run:
         self.scalar_queues: dict[str, deque[ScalarTask]] = {"infeed0": deque(), "infeed1": deque(), "pop": deque(),
                                                             "outfeed": deque()}
         self.notified: set[int] = set()
-        self.interrupts: list[int] = []
         self.prepared: dict[int, list[TileTask]] = {}
 
     # -- main loop --------------------------------------------------------------------------------
@@ -327,11 +314,11 @@ class _Run:
         if not ins.form.scalar:
             self.issue_tile(ins)
             return True
-        if ins["predicated"] and self.predicates[ins["predicate"]] != ins["sense"]:
-            return True
         name = ins.name
         if name == "scalar":
             return self.execute(ins)
+        if ins["predicated"] and self.core.predicates[ins["predicate"]] != ins["sense"]:
+            return True
         if name in ("begin", "end"):
             return True
         if name == "halt":
@@ -383,7 +370,7 @@ class _Run:
 
     def branch(self, ins: Instruction) -> None:
         """Jump, unless the condition does not hold."""
-        if ins["conditional"] and self.predicates[ins["condition"]] != ins["condition_sense"]:
+        if ins["conditional"] and self.core.predicates[ins["condition"]] != ins["condition_sense"]:
             return
         target = self.positions[self.pc] + ins["offset"]
         if target not in self.places:
@@ -415,9 +402,9 @@ class _Run:
         """Put the scalar registers that an instruction names into its fields."""
         values = {}
         if ins.values.get("tiles_from_register"):
-            values["tiles"] = self.registers[ins["tiles_register"]] & (1 << TILES) - 1
+            values["tiles"] = self.core.registers[ins["tiles_register"]] & (1 << TILES) - 1
         if ins.values.get("source_from_register"):
-            values["src.start"] = self.registers[ins["source_register"]]
+            values["src.start"] = self.core.registers[ins["source_register"]]
         return ins.with_values(values) if values else ins
 
     def fence(self, ins: Instruction) -> bool:
@@ -446,82 +433,16 @@ class _Run:
         return True
 
     def execute(self, ins: Instruction) -> bool:
-        """One scalar instruction: ports and descriptor see registers from before the ALU."""
-        loaded = None
-        if ins["port"]:
-            if self.scalar_queues["outfeed"] and not self.scalar_queues["outfeed"][-1].to_host:
-                return False
-            fixed = ins["port"] == LOAD_FIXED
-            loaded = int(self.port.memory[self.address(ins["port_operation"], fixed=fixed)])
-        self.vector(ins)
-        self.alu(ins)
-        if ins["special"]:
-            self.registers[ins["special_destination"]] = special(ins["special"], self.registers[ins["special_source"]])
-        if loaded is not None:
-            self.registers[ins["port_register"]] = loaded
+        """Execute a scalar instruction; False when it loads what an outfeed is still to bring."""
+        step = self.scalar_steps.get(self.pc)
+        if step is None:
+            step = self.scalar_steps[self.pc] = scalar_step(ins)
+        if step.predicate >= 0 and self.core.predicates[step.predicate] != step.sense:
+            return True
+        if step.port and self.scalar_queues["outfeed"] and not self.scalar_queues["outfeed"][-1].to_host:
+            return False
+        self.core.execute(step)
         return True
-
-    def address(self, code: int, *, fixed: bool) -> int:
-        """Word address from a port field: itself, or a register number; bit 5 steps the register afterwards."""
-        register = code & 31
-        value = code if fixed else self.registers[register]
-        if value >= len(self.port.memory):
-            raise MemoryBoundsError(f"scalar memory word {value} lies outside 0..{len(self.port.memory) - 1}")
-        if code & POST_INCREMENT and not fixed:
-            self.registers[register] = value + 1
-        return value
-
-    def vector(self, ins: Instruction) -> None:
-        """The move beside the ALU: descriptor words, host transfers, words to the host."""
-        operation = ins["vector_operation"]
-        if operation == 0:
-            return
-        value = self.registers[ins["vector_source"]]
-        if operation == 10:
-            self.descriptor[ins["vector_offset"] & 7] = value
-        elif operation == 12:
-            self.transfer()
-        elif operation in STORES:
-            self.port.memory[self.address(ins["vector_offset"], fixed=operation == STORE_FIXED)] = value
-        elif operation == 8:
-            self.port.send_out(np.asarray([value], np.uint32).view(np.uint8))
-        else:
-            raise UnsupportedInstruction(f"scalar vector operation {operation} at {ins.offset:#x}")
-
-    def transfer(self) -> None:
-        """Start the host transfer that the descriptor words describe."""
-        low, high, size, tag = self.descriptor[:4]
-        if self.observer is not None:
-            self.observer.transferred(tag, size)
-        if tag >= DmaTag.INTERRUPT:
-            self.interrupts.append(tag - DmaTag.INTERRUPT)
-            return
-        data = self.host.find(low | high << 32, size)
-        if tag == DmaTag.OUTPUT:
-            if not data.flags.writeable:
-                raise SimulationError(f"a host transfer of {size} bytes overwrites parameters or an input")
-            self.port.outputs.append(data)
-        elif tag in (DmaTag.INPUT, DmaTag.PARAMETERS):
-            self.port.ask(1 if tag == DmaTag.INPUT else 0, data)
-        else:
-            raise SimulationError(f"host transfer with tag {tag}")
-
-    def alu(self, ins: Instruction) -> None:
-        """The ALU part of a scalar instruction."""
-        code = ins["operation"]
-        if code == 0:
-            return
-        a = self.registers[ins["source"]]
-        b = ins["immediate"] if code & IMMEDIATE else self.registers[ins["immediate"] & 31]
-        operation = code & ~IMMEDIATE
-        if operation in _COMPARES:
-            self.predicates[ins["destination"] & 7] = int(_COMPARES[operation](_signed(a), _signed(b)))
-        elif operation in _ARITHMETIC:
-            self.registers[ins["destination"]] = _ARITHMETIC[operation](a, b) & _U32
-        elif operation in _FLOATS:
-            self.registers[ins["destination"]] = _FLOATS[operation](a, b)
-        else:
-            raise UnsupportedInstruction(f"scalar operation {code:#x} at {ins.offset:#x}")
 
     # -- reports --------------------------------------------------------------------------------------
 
@@ -587,63 +508,3 @@ def _positions(program: Sequence[Instruction]) -> list[int]:
         positions.append(at)
         at += ins.form.words
     return positions
-
-
-def special(function: int, operand: int) -> int:
-    """Reciprocal or power of two of a float32 bit pattern.
-
-    How exactly the chip evaluates them is not known; results are rounded to float32 here.
-    """
-    x = np.float64(_float(operand))
-    with np.errstate(all="ignore"):
-        if function == SpecialFunction.RECIPROCAL:
-            return _bits(np.float32(1.0 / x))
-        if function == SpecialFunction.EXP2:
-            return _bits(np.float32(np.exp2(x)))
-    raise UnsupportedInstruction(f"special function {function}")
-
-
-def _float(bits: int) -> np.float32:
-    return np.uint32(bits & _U32).view(np.float32)
-
-
-def _bits(value: np.float32) -> int:
-    return int(np.float32(value).view(np.uint32))
-
-
-def _to_integer(bits: int) -> int:
-    value = float(_float(bits))
-    return int(np.clip(np.rint(value), -(1 << 31), (1 << 31) - 1)) & _U32 if np.isfinite(value) else 0
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 32) if value & 0x80000000 else value
-
-
-_ARITHMETIC: dict[int, Callable[[int, int], int]] = {
-    AluOperation.ADD: lambda a, b: a + b,
-    AluOperation.SUB: lambda a, b: a - b,
-    AluOperation.AND: lambda a, b: a & b,
-    AluOperation.OR: lambda a, b: a | b,
-    AluOperation.XOR: lambda a, b: a ^ b,
-    AluOperation.SHL: lambda a, b: a << (b & 31),
-    AluOperation.SHR: lambda a, b: a >> (b & 31),
-    AluOperation.ASR: lambda a, b: _signed(a) >> (b & 31),
-    AluOperation.MOVE: lambda a, b: b,
-}
-_FLOATS: dict[int, Callable[[int, int], int]] = {
-    AluOperation.TO_FLOAT: lambda a, b: _bits(np.float32(_signed(b))),
-    AluOperation.TO_INTEGER: lambda a, b: _to_integer(b),
-    AluOperation.FLOAT_ADD: lambda a, b: _bits(_float(a) + _float(b)),
-    AluOperation.FLOAT_SUB: lambda a, b: _bits(_float(a) - _float(b)),
-    AluOperation.FLOAT_MULTIPLY: lambda a, b: _bits(_float(a) * _float(b)),
-    AluOperation.FLOAT_MAXIMUM: lambda a, b: _bits(max(_float(a), _float(b))),
-    AluOperation.FLOAT_MINIMUM: lambda a, b: _bits(min(_float(a), _float(b))),
-}
-_COMPARES: dict[int, Callable[[int, int], bool]] = {
-    AluOperation.EQUAL: lambda a, b: a == b,
-    AluOperation.NOT_EQUAL: lambda a, b: a != b,
-    AluOperation.GREATER: lambda a, b: a > b,
-    AluOperation.LESS: lambda a, b: a < b,
-    AluOperation.NOT_LESS: lambda a, b: a >= b,
-}

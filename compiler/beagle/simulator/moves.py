@@ -57,6 +57,15 @@ def _with_prefix(ins: Instruction, walk: Walk) -> tuple[Ints, Ints]:
     return np.concatenate(parts), np.stack((gate, place), 1)
 
 
+def _previous(rows: Ints) -> Ints:
+    """Return for every row the place where it stood last before, -1 where it is new."""
+    order = np.argsort(rows, kind="stable")
+    previous = np.full(len(rows), -1, np.int64)
+    again = np.flatnonzero(rows[order[1:]] == rows[order[:-1]])
+    previous[order[again + 1]] = order[again]
+    return previous
+
+
 class RingSend(TileTask):
     """T10: wide rows onto the ring bus. Positions are rows."""
 
@@ -77,7 +86,7 @@ class RingSend(TileTask):
             signals.append(Signal(counter, walk.nest.block_ends(ins["producer.level"]), True))
         self.signals = tuple(signals)
 
-    def run(self, chip: Chip, tiles: list[int], start: int, stop: int) -> list[tuple[int, int]]:
+    def run(self, chip: Chip, tiles: list[int], start: int, stop: int) -> None:
         """Send rows to every receiver."""
         for tile in tiles:
             packets = chip.wide[tile, self.rows[start:stop]]
@@ -85,7 +94,6 @@ class RingSend(TileTask):
                 chip.ring[self.ins["ring"]][receiver].push(packets)
             if self.ins["to_scalar"]:
                 chip.to_scalar.push(packets)
-        return [(tile, stop) for tile in tiles]
 
 
 class RingReceive(TileTask):
@@ -99,6 +107,8 @@ class RingReceive(TileTask):
         self.rows, main_at = _with_prefix(ins, walk)
         check(self.rows, WIDE_ROWS, "wide memory")
         self.size = len(self.rows)
+        self.previous = _previous(self.rows)
+        self.reuses = bool(self.size) and int(self.previous.max()) >= 0
         before = np.append(main_at[:, 0], self.size)
         self.gates = watch_gates(ins, {0: (levels := Levels(walk.nest, before)), 1: levels})
         if ins["read.valid"]:
@@ -106,27 +116,23 @@ class RingReceive(TileTask):
             ends = walk.nest.block_ends(ins["read.level"])
             self.signals = (Signal(counter, main_at[ends - 1, 1] + 1),)
 
-    def limit(self, chip: Chip, tile: int) -> int:
+    def reach(self, chip: Chip, tile: int, limit: int) -> int:
         """Bound by the packets that have arrived, and to rows that differ: staging rows are reused."""
         at = self.done[tile]
-        arrived = min(super().limit(chip, tile), at + chip.ring[self.ring][tile].length)
-        if arrived - at > 1:
-            rows = self.rows[at:arrived]
-            first = np.unique(rows, return_index=True)[1]
-            if len(first) < len(rows):
-                fresh = np.zeros(len(rows), bool)
-                fresh[first] = True
-                arrived = at + int(np.argmin(fresh))
+        arrived = min(limit, at + chip.ring[self.ring][tile].length)
+        if self.reuses and arrived - at > 1:
+            again = np.flatnonzero(self.previous[at:arrived] >= at)
+            if len(again):
+                arrived = at + int(again[0])
         return arrived
 
-    def run(self, chip: Chip, tiles: list[int], start: int, stop: int) -> list[tuple[int, int]]:
+    def run(self, chip: Chip, tiles: list[int], start: int, stop: int) -> None:
         """Write packets; a short packet leaves the other lanes of its row alone."""
         for tile in tiles:
             at = start
             for part in chip.ring[self.ring][tile].pop(stop - start):
                 chip.wide[tile, self.rows[at:at + len(part)], :part.shape[1]] = part
                 at += len(part)
-        return [(tile, stop) for tile in tiles]
 
 
 class NarrowToWide(TileTask):
@@ -145,6 +151,7 @@ class NarrowToWide(TileTask):
             raise SimulationError(f"narrow_to_wide at {ins.offset:#x} fills {self.size} rows but names {dst.size}")
         self.size = min(self.size, dst.size)
         self.rows = check(dst.addresses, WIDE_ROWS, "wide memory")
+        self.previous = _previous(self.rows)
         self.row, self.column = row, column
         self.first = np.searchsorted(row, np.arange(self.size + 1), "left")
         row_of_start = np.append(row, self.size)
@@ -152,29 +159,26 @@ class NarrowToWide(TileTask):
         if ins["done.valid"]:
             self.signals = (Signal(TileCounter.NARROW_TO_WIDE, dst.nest.block_ends(ins["done.level"])),)
 
-    def run(self, chip: Chip, tiles: list[int], start: int, stop: int) -> list[tuple[int, int]]:
+    def run(self, chip: Chip, tiles: list[int], start: int, stop: int) -> None:
         """Pack whole rows."""
         a, b = self.first[start], self.first[stop]
         words = chip.narrow.view(np.uint32)
+        distinct = not np.any(self.previous[start:stop] >= start)
         for tile in tiles:
             packed = np.zeros((stop - start, WORDS_PER_ROW), np.uint32)
             packed[self.row[a:b] - start, self.column[a:b]] = words[tile, self.words[a:b]]
             used = int(self.column[a:b].max()) + 1
             data = _transpose(packed.view(np.uint8), self.ins["layout"], used)
-            if len(np.unique(self.rows[start:stop])) == stop - start and data.shape[1] == WIDE_ROW_BYTES:
+            if distinct and data.shape[1] == WIDE_ROW_BYTES:
                 chip.wide[tile, self.rows[start:stop]] = data
             else:
                 for i in range(stop - start):
                     chip.wide[tile, self.rows[start + i], :data.shape[1]] = data[i]
-        return [(tile, stop) for tile in tiles]
 
-    def limit(self, chip: Chip, tile: int) -> int:
+    def reach(self, chip: Chip, tile: int, limit: int) -> int:
         """Advance row by row where rows are reused."""
         at = self.done[tile]
-        allowed = super().limit(chip, tile)
-        if allowed - at > 1 and len(np.unique(self.rows[at:allowed])) < allowed - at:
-            return at + 1
-        return allowed
+        return at + 1 if np.any(self.previous[at:limit] >= at) else limit
 
 
 def _pack(walk: Walk, flush_level: int) -> tuple[Ints, Ints]:
@@ -245,7 +249,7 @@ class WideToNarrow(TileTask):
         rows_before = np.concatenate((np.zeros(1, np.int64), np.cumsum(-(-(ends - starts) // per_row))[:-1]))
         return np.repeat(rows_before, ends - starts) + within // per_row, within % per_row
 
-    def run(self, chip: Chip, tiles: list[int], start: int, stop: int) -> list[tuple[int, int]]:
+    def run(self, chip: Chip, tiles: list[int], start: int, stop: int) -> None:
         """Copy elements; later ones win where the prefix and the block overlap."""
         rows, columns, targets = self.rows[self.row[start:stop]], self.column[start:stop], self.targets[start:stop]
         for tile in tiles:
@@ -253,7 +257,6 @@ class WideToNarrow(TileTask):
                 chip.scaling[tile, targets] = chip.wide[tile].reshape(WIDE_ROWS, -1, 8)[rows, columns]
             else:
                 chip.narrow[tile].view(np.uint32)[targets] = chip.wide[tile].view(np.uint32)[rows, columns]
-        return [(tile, stop) for tile in tiles]
 
 
 MESH_STEP = {0: (1, 0), 1: (0, -1), 2: (-1, 0), 3: (0, 1)}
@@ -276,6 +279,7 @@ class MeshHalf(TileTask):
     def __init__(self, ins: Instruction, bus: int, side: int) -> None:
         super().__init__(ins)
         self.bus, self.side = bus, side
+        self.fills = bool(ins["fill"])
         self.engine = TileEngine.MESH_NORTH + bus
         prefix = "dst" if side else "src"
         walk = _generator(ins, prefix)
@@ -290,14 +294,13 @@ class MeshHalf(TileTask):
         if ins[f"{name}.valid"]:
             self.signals = (Signal(counter, walk.nest.block_ends(ins[f"{name}.level"])),)
 
-    def limit(self, chip: Chip, tile: int) -> int:
+    def reach(self, chip: Chip, tile: int, limit: int) -> int:
         """Receiving is bound by what has arrived."""
-        allowed = super().limit(chip, tile)
-        if self.side and not self.ins["fill"]:
-            allowed = min(allowed, self.done[tile] + chip.links[self.bus][tile].length)
-        return allowed
+        if self.side and not self.fills:
+            return min(limit, self.done[tile] + chip.links[self.bus][tile].length)
+        return limit
 
-    def run(self, chip: Chip, tiles: list[int], start: int, stop: int) -> list[tuple[int, int]]:
+    def run(self, chip: Chip, tiles: list[int], start: int, stop: int) -> None:
         """Move words."""
         memory = chip.narrow.view(np.uint32)
         at = self.words[start:stop]
@@ -307,12 +310,11 @@ class MeshHalf(TileTask):
                 if target is None:
                     raise SimulationError(f"{self.ins.name} at {self.ins.offset:#x}: tile {tile} sends beyond the edge")
                 chip.links[self.bus][target].push(memory[tile, at].reshape(-1, 1).view(np.uint8))
-            elif self.ins["fill"]:
+            elif self.fills:
                 memory[tile, at] = self.ins["fill_value"]
             else:
                 parts = chip.links[self.bus][tile].pop(stop - start)
                 memory[tile, at] = np.concatenate(parts).view(np.uint32).reshape(-1)
-        return [(tile, stop) for tile in tiles]
 
 
 class Mesh(TileTask):

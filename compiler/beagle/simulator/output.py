@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from compiler.beagle.isa import Instruction
 from compiler.beagle.simulator.errors import SimulationError
-from compiler.beagle.simulator.state import Chip, tile_index
+from compiler.beagle.simulator.state import Chip, picked
+from compiler.facts import TILES
 
 _INT32 = np.iinfo(np.int32)
 _EXPONENT_FIELD_ZERO = 2.0**-127
@@ -38,24 +39,22 @@ class OutputStage:
         lanes = sums.shape[2]
         value = sums + ins["constant"]
         slot = (group & 1) * 64
-        banks = chip.scaling[tile_index(tiles)].reshape(len(tiles), -1)
+        banks = chip.scaling.reshape(TILES, -1)
         lane = slot[:, None] + np.arange(lanes)
         if ins["use_bias"]:
-            value = value + banks.view(np.int32)[:, 128 + lane]
+            value = value + picked(banks.view(np.int32), tiles, 128 + lane)
         y = np.clip(value, _INT32.min, _INT32.max).astype(np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             if ins["use_multiplier"]:
-                y = y * banks.view(np.float32)[:, lane]
+                y = y * picked(banks.view(np.float32), tiles, lane)
             y = y * self.multiplier
         y = np.minimum(np.maximum(y, self.low), self.high)
         if self.table:
             y = np.stack([self._look_up(chip.tables[t], y[i]) for i, t in enumerate(tiles)])
-        q = np.rint(y.astype(np.float64)) + ins["out_zero_point"]
-        top = 65535 if self.wide else 255
-        saturated = np.clip(np.nan_to_num(q), 0, top)
-        if self.wide:
-            return np.asarray(saturated, np.uint16)
-        return np.asarray(saturated, np.uint8)
+        # Integers that float32 cannot tell apart lie beyond 8 and 16 bits anyway; no number becomes 0.
+        q = np.rint(y) + np.float32(ins["out_zero_point"])
+        saturated = np.fmin(np.fmax(q, 0), 65535 if self.wide else 255)
+        return saturated.astype(np.uint16) if self.wide else saturated.astype(np.uint8)
 
     def _look_up(self, table: npt.NDArray[np.float32] | None, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         if table is None:

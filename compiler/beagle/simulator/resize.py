@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from compiler.beagle.isa import Instruction
 from compiler.beagle.simulator.errors import UnsupportedInstruction
-from compiler.beagle.simulator.state import Chip, check, tile_index
+from compiler.beagle.simulator.state import Chip, check, picked
 from compiler.beagle.simulator.task import Ints
 from compiler.beagle.simulator.tensor import TensorOp
 from compiler.facts import LANE_BYTES, NARROW_BYTES
@@ -66,6 +66,6 @@ class TensorResize(TensorOp):
                     first: int) -> npt.NDArray[np.int64]:
         steps = slice(start, start + runs * length)
         at = self.a[steps, None] + np.arange(LANE_BYTES)
-        words = chip.narrow[tile_index(tiles)][:, at].astype(np.int64) * self.weights[steps, None]
+        words = picked(chip.narrow, tiles, at).astype(np.int64) * self.weights[steps, None]
         sums: npt.NDArray[np.int64] = words.reshape(len(tiles), runs, length, LANE_BYTES).sum(2)
         return sums

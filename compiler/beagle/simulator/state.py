@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from compiler.facts import NARROW_BYTES, TILES, WIDE_ROW_BYTES, WIDE_ROWS
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
+Element = TypeVar("Element", bound=np.generic)
 SCALING_ENTRIES = 128
 
 
@@ -116,6 +118,21 @@ def check(addresses: Ints, limit: int, what: str) -> Ints:
     return addresses
 
 
-def tile_index(tiles: Sequence[int]) -> Ints | slice:
-    """Return an index for the tile axis: a slice when all tiles take part."""
-    return slice(None) if len(tiles) == TILES else np.asarray(tiles)
+def picked(memory: npt.NDArray[Element], tiles: Sequence[int], *index: Ints) -> npt.NDArray[Element]:
+    """Return elements of some tiles' memories, without copying the memories.
+
+    Parameters
+    ----------
+    memory:
+        Tiles on the first axis.
+    index:
+        Indices into the axes behind, as of ``memory[tile, *index]``; they are broadcast against each other.
+
+    Returns
+    -------
+    elements:
+        Shape (tiles, *index, *rest of memory).
+    """
+    dims = max(i.ndim for i in index)
+    taken: npt.NDArray[Element] = memory[(np.asarray(tiles).reshape(-1, *[1] * dims), *index)]
+    return taken

@@ -7,7 +7,7 @@ run; running a range moves data; passing the end of a block raises counters (sig
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -118,48 +118,63 @@ class TileTask:
         self.ins = ins
         self.done = [0] * 16
 
-    def limit(self, chip: Chip, tile: int) -> int:
-        """Position up to which the tile may run now."""
+    def opened(self, at: int, counters: Iterable[int]) -> int:
+        """Position up to which the gates are open for a tile that stands at ``at``, given what each gate counts."""
         allowed = self.size
-        at = self.done[tile]
-        for gate in self.gates:
-            allowed = min(allowed, gate.allowed(at, int(chip.counters[tile, gate.counter])))
+        for gate, counter in zip(self.gates, counters, strict=True):
+            allowed = min(allowed, gate.allowed(at, counter))
             if allowed <= at:
                 return at
         return allowed
 
+    def limits(self, chip: Chip, tiles: Sequence[int]) -> list[int]:
+        """Positions up to which tiles may run now; the gates of tiles that stand alike are looked at once."""
+        columns = [chip.counters[:, gate.counter].tolist() for gate in self.gates]
+        known: dict[tuple[int, ...], int] = {}
+        limits = []
+        for tile in tiles:
+            at = self.done[tile]
+            counters = [column[tile] for column in columns]
+            key = (at, *counters)
+            limit = known.get(key)
+            if limit is None:
+                limit = known[key] = self.opened(at, counters)
+            limits.append(self.reach(chip, tile, limit) if limit > at else at)
+        return limits
+
+    def reach(self, chip: Chip, tile: int, limit: int) -> int:
+        """Position up to which a tile may run for other reasons than gates, which allow ``limit``."""
+        return limit
+
     def advance(self, chip: Chip, tiles: list[int]) -> bool:
         """Run every tile as far as it can; tiles that can run the same range run together."""
+        tiles = sorted(tiles)
         ranges: dict[tuple[int, int], list[int]] = {}
-        for tile in sorted(tiles):
-            allowed = self.limit(chip, tile)
-            if allowed > self.done[tile]:
-                ranges.setdefault((self.done[tile], allowed), []).append(tile)
-        moved = False
+        for tile, stop in zip(tiles, self.limits(chip, tiles), strict=True):
+            if stop > self.done[tile]:
+                ranges.setdefault((self.done[tile], stop), []).append(tile)
         for (start, stop), group in ranges.items():
             if chip.observer is not None:
                 chip.observer.runs(self, group, start, stop)
-            reaches = self.run(chip, group, start, stop)
+            self.run(chip, group, start, stop)
             if chip.observer is not None:
                 chip.observer.ran(self, group, start, stop)
-            for tile, reached in reaches:
-                if reached > start:
-                    moved = True
-                    self.done[tile] = reached
-                    self.raise_signals(chip, tile, start, reached)
-        return moved
+            for tile in group:
+                self.done[tile] = stop
+            self.raise_signals(chip, group, start, stop)
+        return bool(ranges)
 
-    def raise_signals(self, chip: Chip, tile: int, start: int, stop: int) -> None:
-        """Raise the counters whose blocks ended in a range."""
+    def raise_signals(self, chip: Chip, tiles: list[int], start: int, stop: int) -> None:
+        """Raise the counters whose blocks ended in a range that ran on some tiles."""
         for signal in self.signals:
             events = signal.count(start, stop)
             if events and signal.everywhere:
-                chip.count_everywhere(signal.counter, events)
+                chip.count_everywhere(signal.counter, events * len(tiles))
             elif events:
-                chip.counters[tile, signal.counter] += events
+                chip.counters[tiles, signal.counter] += events
 
-    def run(self, chip: Chip, tiles: list[int], start: int, stop: int) -> list[tuple[int, int]]:
-        """Move data for a range of positions; returns how far each tile got."""
+    def run(self, chip: Chip, tiles: list[int], start: int, stop: int) -> None:
+        """Move data for a range of positions."""
         raise NotImplementedError
 
     def finished(self, tile: int) -> bool:

@@ -9,7 +9,7 @@ products over all runs that see the same wide rows, and over all tiles at once.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,12 @@ from compiler.beagle.isa import Instruction
 from compiler.beagle.isa.counters import TileCounter, TileEngine
 from compiler.beagle.simulator.errors import UnsupportedInstruction
 from compiler.beagle.simulator.output import OutputStage
-from compiler.beagle.simulator.state import Chip, check, tile_index
+from compiler.beagle.simulator.state import Chip, check, picked
 from compiler.beagle.simulator.task import Ints, Levels, Signal, TileTask, watch_gates
 from compiler.beagle.simulator.walk import Nest, Walk, walk_of
-from compiler.facts import LANES, NARROW_BYTES, WIDE_ROW_BYTES, WIDE_ROWS
+from compiler.facts import LANE_BYTES, LANES, NARROW_BYTES, TILES, WIDE_ROWS
 
-Floats = npt.NDArray[np.floating]
+Number = TypeVar("Number", bound=np.number)
 MAX_BATCH_BYTES = 64 << 20
 _EXACT_FLOAT32 = 1 << 24
 _INT32 = np.iinfo(np.int32)
@@ -121,6 +121,8 @@ class TensorOp(TileTask):
                            else np.ones(len(index), bool))
         # Partial sums of one visit lie in distinct rows; a second visit must see the first one's.
         self.visit_level = min(later) if later and self.partial else 8
+        self.visits = self.nest.block_ends(self.visit_level) if self.visit_level < 8 else self.run_ends
+        self.length_changes = np.flatnonzero(np.diff(self.run_ends - self.run_starts)) + 1
 
     def find_channels(self) -> None:
         """Channel group and number of lanes of every run."""
@@ -180,16 +182,13 @@ class TensorOp(TileTask):
 
     # -- execution --------------------------------------------------------------------------------
 
-    def run(self, chip: Chip, tiles: list[int], start: int, stop: int) -> list[tuple[int, int]]:
+    def run(self, chip: Chip, tiles: list[int], start: int, stop: int) -> None:
         """Execute steps start..stop (ends of blocks) on several tiles at once."""
-        if not chip.computes:
-            return [(tile, stop) for tile in tiles]
-        at = start
+        at = start if chip.computes else stop
         while at < stop:
             end = self._next_batch(at, stop)
             self._execute(chip, tiles, at, end)
             at = end
-        return [(tile, stop) for tile in tiles]
 
     def _next_batch(self, at: int, stop: int) -> int:
         """End of what can be computed together: one visit of the partial sums, equal run lengths, bounded size."""
@@ -197,15 +196,14 @@ class TensorOp(TileTask):
         if self.run_starts[first] < at or self.run_ends[first] > stop:
             return min(int(self.run_ends[first]), stop)
         last = int(np.searchsorted(self.run_ends, stop, "right"))
-        lengths = self.run_ends[first:last] - self.run_starts[first:last]
-        change = np.flatnonzero(lengths != lengths[0])
-        if len(change):
-            last = first + int(change[0])
+        change = int(np.searchsorted(self.length_changes, first, "right"))
+        if change < len(self.length_changes):
+            last = min(last, int(self.length_changes[change]))
         if self.visit_level < 8:
-            visits = self.nest.block_ends(self.visit_level)
-            end = int(visits[np.searchsorted(visits, at, "right")])
+            end = int(self.visits[np.searchsorted(self.visits, at, "right")])
             last = min(last, int(np.searchsorted(self.run_ends, end, "right")))
-        limit = max(1, MAX_BATCH_BYTES // (int(lengths[0]) * self.products * 8 * 16))
+        length = int(self.run_ends[first] - self.run_starts[first])
+        limit = max(1, MAX_BATCH_BYTES // (length * self.products * 8 * 16))
         if last - first > limit:
             last = first + limit
         return int(self.run_ends[last - 1])
@@ -253,65 +251,57 @@ class TensorOp(TileTask):
                  group: Ints) -> npt.NDArray[np.int64]:
         """Sums of ``size`` runs for each of the sets of wide rows c, shape (sets, length)."""
         sets = len(c)
-        w = self._weights(chip, tiles, c, group)  # tiles, sets, length * products, lanes
         if self.ins.name == "tensor_max":
-            return np.repeat(w.max(2), size, 1).astype(np.int64)
+            return np.repeat(self._weights(chip, tiles, c, group, np.int64).max(2), size, 1)
         if self.ins.name == "tensor_sum":
-            return np.repeat(w.sum(2), size, 1).astype(np.int64)
+            return np.repeat(self._weights(chip, tiles, c, group, np.int64).sum(2), size, 1)
         if self.ins.name != "tensor_op":
             raise UnsupportedInstruction(f"{self.ins.name} at {self.ins.offset:#x} is not decoded")
-        a = self._inputs(chip, tiles, start, sets * size * length).reshape(len(tiles), sets, size, -1)
-        depth = a.shape[-1]
-        exact32 = depth * (256 ** (self.wide_in + self.wide_weights)) < _EXACT_FLOAT32
-        kind = np.float32 if exact32 else np.float64
-        total = np.matmul(a.astype(kind), w.astype(kind))
-        result: npt.NDArray[np.int64] = np.rint(total).astype(np.int64).reshape(len(tiles), sets * size, self.lanes)
+        exact32 = length * self.products * (256 ** (self.wide_in + self.wide_weights)) < _EXACT_FLOAT32
+        kind: type[np.float32 | np.float64] = np.float32 if exact32 else np.float64
+        w = self._weights(chip, tiles, c, group, kind)
+        a = self._inputs(chip, tiles, start, sets * size * length, kind).reshape(len(tiles), sets, size, -1)
+        result: npt.NDArray[np.int64] = np.matmul(a, w).astype(np.int64).reshape(len(tiles), sets * size, self.lanes)
         return result
 
-    def _inputs(self, chip: Chip, tiles: list[int], start: int, steps: int) -> npt.NDArray[np.int32]:
+    def _inputs(self, chip: Chip, tiles: list[int], start: int, steps: int, kind: type[Number]) -> npt.NDArray[Number]:
         """Input elements minus zero point, shape (tiles, steps, products)."""
         at = self.a[start:start + steps]
-        memory = chip.narrow[tile_index(tiles)]
         if self.wide_in == 1:
             if self.products == 4 and not np.any(at & 3):
-                words = np.ascontiguousarray(memory.view(np.uint32)[:, at >> 2])
+                words = picked(chip.narrow.view(np.uint32), tiles, at >> 2)
                 values = words.view(np.uint8).reshape(len(tiles), steps, 4)
             else:
-                values = memory[:, at[:, None] + np.arange(self.products)]
-            return values.astype(np.int32) - (self.ins["in_zero_point"] & 0xFF)
-        low = memory[:, at[:, None] + 2 * np.arange(self.products)].astype(np.int32)
-        high = memory[:, at[:, None] + 2 * np.arange(self.products) + 1].astype(np.int32)
-        return low + (high << 8) - self.ins["in_zero_point"]
+                values = picked(chip.narrow, tiles, at[:, None] + np.arange(self.products))
+            inputs = values.astype(kind)
+            inputs -= kind(self.ins["in_zero_point"] & 0xFF)
+            return inputs
+        at = at[:, None] + 2 * np.arange(self.products)
+        low = picked(chip.narrow, tiles, at).astype(np.int32)
+        high = picked(chip.narrow, tiles, at + 1).astype(np.int32)
+        return (low + (high << 8) - self.ins["in_zero_point"]).astype(kind)
 
-    def _weights(self, chip: Chip, tiles: list[int], c: Ints, group: Ints) -> npt.NDArray[np.int64]:
+    def _weights(self, chip: Chip, tiles: list[int], c: Ints, group: Ints, kind: type[Number]) -> npt.NDArray[Number]:
         """Wide elements minus zero point, shape (tiles, sets, length * products, lanes)."""
         sets, length = c.shape
-        rows, byte = c >> 2, c & 3
-        lanes = self.lanes
-        # rows: tiles, sets, length, lanes, 4 bytes
-        data = chip.wide[tile_index(tiles)][:, rows, :lanes * 4].reshape(len(tiles), sets, length, lanes, 4)
-        if self.wide_weights == 1:
-            if self.products == 4:
-                values = data.astype(np.int64)
-            else:
-                picks = np.minimum(byte[..., None] + np.arange(self.products), 3)[None, :, :, None, :]
-                values = np.take_along_axis(data, picks, -1).astype(np.int64)
-        else:
-            halves = np.ascontiguousarray(data).view(np.uint16)
-            picks = np.minimum((byte[..., None] >> 1) + np.arange(self.products), 1)[None, :, :, None, :]
-            values = np.take_along_axis(halves, picks, -1).astype(np.int64)
+        elements = chip.wide.view(np.uint8 if self.wide_weights == 1 else np.uint16)
+        in_lane = LANE_BYTES // self.wide_weights
+        # A product takes the next element of every lane: tiles, rows, elements of a lane, lanes.
+        elements = elements.reshape(TILES, WIDE_ROWS, LANES, in_lane)[:, :, :self.lanes].swapaxes(2, 3)
+        first = (c & 3) // self.wide_weights
+        element = np.minimum(first[..., None] + np.arange(self.products), in_lane - 1)
+        values = picked(elements, tiles, (c >> 2)[..., None], element)
+        weights: npt.NDArray[Number] = values.astype(kind).reshape(len(tiles), sets, length * self.products, self.lanes)
         if self.ins.name != "tensor_max":  # the maximum is taken before zero points
-            values = values - self._zero_points(chip, tiles, group, lanes)
-        result: npt.NDArray[np.int64] = values.swapaxes(3, 4).reshape(len(tiles), sets, -1, lanes)
-        return result
+            np.subtract(weights, self._zero_points(chip, tiles, group), out=weights, casting="unsafe")
+        return weights
 
-    def _zero_points(self, chip: Chip, tiles: list[int], group: Ints, lanes: int) -> npt.NDArray[np.int64] | int:
+    def _zero_points(self, chip: Chip, tiles: list[int], group: Ints) -> npt.NDArray[np.int32] | int:
         ins = self.ins
         if not ins["zero_points_per_channel"]:
             return ins["weights_zero_point"]
-        rows = self.zero_point_rows(group)
-        points = np.ascontiguousarray(chip.wide[tile_index(tiles)][:, rows]).view(np.int32)[..., :lanes].astype(np.int64)
-        return points[:, :, None, :, None]
+        points = picked(chip.wide.view(np.int32), tiles, self.zero_point_rows(group))
+        return points[:, :, None, :self.lanes]
 
     def zero_point_rows(self, group: Ints) -> Ints:
         """Wide row of the zero points of each channel group."""
@@ -324,14 +314,14 @@ class TensorOp(TileTask):
                  sums: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Add the partial sums in wide memory and store the new ones."""
         rows = check(self.d[self.run_starts[first:last]] >> 2, WIDE_ROWS, "wide memory")
-        stored = np.ascontiguousarray(chip.wide[tile_index(tiles)][:, rows]).view(np.int32)
-        stored = stored[..., :self.lanes].astype(np.int64)
+        stored = picked(chip.wide.view(np.int32)[..., :self.lanes], tiles, rows)
         if self.ins["partial_from_zero"]:
             stored[:, self.first_visit[first:last]] = 0
-        total: npt.NDArray[np.int64] = np.clip(sums + stored, _INT32.min, _INT32.max)
+        sums += stored
+        np.clip(sums, _INT32.min, _INT32.max, out=sums)
         for i, tile in enumerate(tiles):
-            chip.wide[tile].view(np.int32).reshape(WIDE_ROWS, WIDE_ROW_BYTES // 4)[rows, :self.lanes] = total[i]
-        return total
+            chip.wide.view(np.int32)[tile][rows, :self.lanes] = sums[i]
+        return sums
 
     def _emit(self, chip: Chip, tiles: list[int], first: int, last: int, sums: npt.NDArray[np.int64]) -> None:
         """Send finished sums through the output stage into narrow memory."""
@@ -370,13 +360,12 @@ class LoadTable(TileTask):
     engine = TileEngine.OP
     size = 1
 
-    def run(self, chip: Chip, tiles: list[int], start: int, stop: int) -> list[tuple[int, int]]:
+    def run(self, chip: Chip, tiles: list[int], start: int, stop: int) -> None:
         """Store coefficients (8, 5) and breakpoints (7) as one float32 array."""
         names = [f"c{s}.{k}" for s in range(8) for k in range(5)] + [f"breakpoint{i}" for i in range(7)]
         table = np.asarray([self.ins[n] for n in names], np.uint32).view(np.float32)
         for tile in tiles:
             chip.tables[tile] = table
-        return [(tile, stop) for tile in tiles]
 
 
 __all__ = ["LANES", "LoadTable", "TensorOp"]
