@@ -55,8 +55,9 @@ class Generation:
         Where models compiled together do not fit, their tensors are served as if they belonged to one model.
     pools_by_channels:
         The pixels of a whole image come together on several tiles, 64 channels on each.
-    early_stream:
-        Parameters of dense layers arrive in shorter chunks, in rows higher up.
+    early_dense:
+        Parameters of dense layers arrive in shorter chunks, in rows higher up; slices of a vector come together on
+        tile 0, which sends the whole to the others, and no tile waits for all others.
     """
 
     version: str
@@ -64,7 +65,7 @@ class Generation:
     zero_bias: frozenset[str]
     dense_on_ring: bool = True
     clears_spare_bytes: bool = False
-    early_stream: bool = False
+    early_dense: bool = False
     moves_inputs: bool = False
     serves_jointly: bool = False
     pools_by_channels: bool = False
@@ -80,7 +81,7 @@ class Generation:
 
 
 COMPILER_1_0 = Generation("1.0", SoftmaxForm.SCALAR_CORE, frozenset({_CONVOLUTION, _DEPTHWISE, _DENSE}),
-                          dense_on_ring=False, clears_spare_bytes=True, early_stream=True)
+                          dense_on_ring=False, clears_spare_bytes=True, early_dense=True)
 """Zero biases: a 1x1 convolution of three models, two chains of dense layers. A chain of 100 dense layers on two
 tiles streams 22 of them and leaves 14 tiles empty. SOFTMAX: nine models."""
 COMPILER_2 = Generation("2.0 to 2.1", SoftmaxForm.SCALAR_CORE, frozenset({_CONVOLUTION, _DEPTHWISE, _DENSE}))

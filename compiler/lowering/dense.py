@@ -231,7 +231,8 @@ def emit_dense(b: ProgramBuilder, layer: DenseLayer, source: int, out: int, line
     if layer.joint_bytes:
         b.tile_fence()
         await_transfers(b)
-    b.barrier(reset=LAYER_COUNTERS)
+    if not layer.early:
+        b.barrier(reset=LAYER_COUNTERS)
     return lines
 
 

@@ -23,7 +23,7 @@ class DenseLayer:
         First wide row of its parameters, the same on all its tiles; None when they lie elsewhere.
     pieces:
         Where they lie for owners to send them over the ring; streamed when neither is given.
-    early_stream:
+    early:
         They arrive in the wide rows of compiler 1.0.
     top_row:
         Wide rows from here on are taken.
@@ -45,7 +45,7 @@ class DenseLayer:
     clamp_low: int
     clamp_high: int
     pieces: tuple[Piece, ...] = ()
-    early_stream: bool = False
+    early: bool = False
     top_row: int = WIDE_ROWS
     in_place: bool = False
     joint_bytes: int = 0

@@ -57,7 +57,7 @@ class StreamBuffers:
         above them (two chains of dense layers).
         """
         p = layer.parameters
-        if layer.early_stream:
+        if layer.early:
             rows = max(n for n in range(1, _EARLY_CHUNK_ROWS + 1) if p.main_rows % n == 0)
             header = WIDE_ROWS - _EARLY_STAGING_ROWS - 2 * p.header_rows
             return cls(rows, p.main_rows // rows, header - 2 * _EARLY_CHUNK_ROWS, header)
@@ -93,10 +93,11 @@ def stream(b: ProgramBuilder, layer: DenseLayer, source: int, out: int, lines: i
     _arrive(b, layer, source, out, TileCounter.RING_READ_A)
     count = round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES) // PARAMETER_LINE_BYTES
     fetch_parameters(b, lines, first, count)
+    turn = watch(1, ScalarCounter.PRODUCER_A, b.producer_turns, step=0, level=2) if layer.early else {}
     for tile in range(layer.tiles):
         part = layer.groups_on(tile) * p.group_bytes // PARAMETER_LINE_BYTES
         b.emit("pop", linear("fifo", lines % PARAMETER_FIFO_LINES, part, PARAMETER_FIFO_LINES // 2), signal("credit", 0),
-               watch(0, ScalarCounter.PARAMETER_POP, lines + 1, level=0), constant392=1, receivers=1 << tile,
+               watch(0, ScalarCounter.PARAMETER_POP, lines + 1, level=0), turn, constant392=1, receivers=1 << tile,
                lanes_m1=p.lanes - 1)
         lines += part
     return lines

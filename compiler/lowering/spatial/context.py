@@ -11,7 +11,7 @@ from compiler.generation import Generation
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import quantization, zero_point
 from compiler.lowering.scalar_softmax import ScalarSoftmax
-from compiler.lowering.spatial.gathering import Gather, Joint
+from compiler.lowering.spatial.gathering import Gather, GatherInPlace, Joint
 from compiler.lowering.spatial.geometry import Image, Window
 from compiler.lowering.spatial.layer import Layer
 from compiler.mapping import Subgraph
@@ -173,6 +173,25 @@ class Context:
         self.lie(number, on)
         self.copies |= {number} if tiles > 1 else set()
         self._gathered[key] = number, tiles
+        return number
+
+    def gather_in_place(self, tensor: int, tiles: int) -> int | None:
+        """Return a vector of which tiles 0, 1, ... have a copy, where the slices of a tensor lie as parts of it.
+
+        Returns
+        -------
+        None where something else works with them, or where they do not lie in place.
+        """
+        origin = self.own_slices(tensor)
+        if origin is None or origin in self.subgraph.inputs or origin in self.flattened or tensor in self.subgraph.outputs:
+            return None
+        if self.whole_slices(tensor) is None:
+            return None
+        words = self.words(origin)
+        number = self.between(self.tensor(origin), (1, 4 * words), "gathered").index
+        self.before.append(GatherInPlace(f"gathering of {self.tensor(origin).name} ({number})", origin, number))
+        self.lie(number, tuple(words if t < tiles else 0 for t in range(TILES)))
+        self.copies |= {number} if tiles > 1 else set()
         return number
 
     def lie(self, activation: int, words: tuple[int, ...], *, flattened: bool = False) -> None:

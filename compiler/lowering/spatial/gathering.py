@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 
-from compiler.facts import TILES, WIDE_ROWS
+from compiler.beagle.isa.counters import TileCounter
+from compiler.errors import ProgramError
+from compiler.facts import TILE_COLUMNS, TILE_ROWS, TILES, WIDE_ROWS
 from compiler.lowering.builder import LAYER_COUNTERS
-from compiler.lowering.dense import gather, settle_rings
+from compiler.lowering.dense import gather, make_room_for_turns, settle_rings
 from compiler.lowering.parameters import Bytes
-from compiler.lowering.pieces import ROWS, Slice
+from compiler.lowering.pieces import ROWS, Route, Slice, send
 from compiler.lowering.spatial.emission import Emission, Leaves
+from compiler.lowering.spatial.far_pixels import Stretch
 from compiler.lowering.spatial.geometry import Activation, Image, Vector
 from compiler.lowering.spatial.layer import Activations, Layer
+from compiler.lowering.spatial.mesh import FROM_EAST, FROM_SOUTH, PASSING_WORDS, Course, Hop, MeshMoves
 from compiler.records import record
+
+MESH_COUNTERS = sum(1 << c for c in TileCounter if c.name.startswith("MESH_"))
+_ALL_BUT_PARAMETER_POP = 0xD
+"""Engines of the scalar core that must be idle: pop of activations, infeed, outfeed."""
 
 
 @record
@@ -63,6 +71,93 @@ class Gather(Layer):
         row = self.lowest_row((), emission.tops[self.name])
         gather(emission.b, slices, receivers, target.own_address(0) // 4, places, row=row)
         emission.settled()
+
+
+@record
+class GatherInPlace(Layer):
+    """Slices that lie as parts of their vector come together on tile 0, which sends the whole to the others.
+
+    They go over the mesh, row by row to the first column and there to tile 0, as in programs of compiler 1.0. Every
+    tile goes on as soon as it has what it needs: whoever sends has finished what the receiver waits for.
+    """
+
+    name: str
+    source: int
+    target: int
+
+    banded: ClassVar[bool] = False
+    takes_over: ClassVar[bool] = True
+    leaves: ClassVar[Leaves] = Leaves.NOTHING
+    below_top: ClassVar[bool] = True
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The slices."""
+        return (self.source,)
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the row that tile 0 sends from."""
+        del scenes
+        return max(top, WIDE_ROWS - 1) - ROWS
+
+    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
+        """Return the bytes for words that are passed on."""
+        slices = scenes[0][self.source]
+        return 4 * PASSING_WORDS * any(hop.passed for hops in _to_first_tile(slices) for hop in hops)
+
+    def emit(self, emission: Emission, activations: Activations) -> None:
+        """Collect and send."""
+        b, slices, target = emission.b, activations[self.source], activations[self.target]
+        if slices.own_address(0) != target.own_address(0):
+            raise ProgramError(f"{self.name}: slices and the whole do not share their memory")
+        make_room_for_turns(b, 1)
+        b.tile_fence(reset=LAYER_COUNTERS)
+        moves = MeshMoves(b, emission.constants.get(self.name, 0) // 4)
+        along, down = _to_first_tile(slices)
+        for hop in along:
+            moves.emit(hop)
+        moves.settle()
+        b.tile_fence()
+        for hop in down:
+            moves.emit(hop)
+        moves.settle()
+        b.tile_fence(reset=MESH_COUNTERS)
+        b.scalar_fence(tiles=False, engines=_ALL_BUT_PARAMETER_POP)
+        b.tile_fence(reset=LAYER_COUNTERS)
+        others = sum(1 << t for t in range(1, TILES) if target.pixels(t))
+        if others:
+            words = target.own_address(0) // 4
+            row = self.lowest_row((), emission.tops[self.name])
+            send(b, Slice(0, words, slices.size // 4), Route(row, others), words)
+        b.tile_fence(reset=LAYER_COUNTERS)
+        emission.settled()
+
+
+def _to_first_tile(slices: Activation) -> tuple[list[Hop], list[Hop]]:
+    """Return the hops of slices in place along the rows of tiles, then down the first column; the nearest comes first."""
+    spans = {t: (slices.own_address(t) // 4, slices.slab(t).size // 4) for t in range(TILES) if slices.pixels(t)}
+    along: list[Hop] = []
+    for distance in range(1, TILE_COLUMNS):
+        far = [t for t in spans if t % TILE_COLUMNS == distance]
+        passed = {t - step: spans[t][1] for t in far for step in range(distance - 1, 0, -1)}
+        along += _hop(FROM_EAST, {t: spans[t] for t in far}, {t - distance: spans[t] for t in far}, passed)
+    down: list[Hop] = []
+    for row in range(1, TILE_ROWS):
+        first = row * TILE_COLUMNS
+        words = sum(size for t, (_, size) in spans.items() if t // TILE_COLUMNS == row)
+        if words:
+            whole = spans[first][0], words
+            passed = {step * TILE_COLUMNS: words for step in range(row - 1, 0, -1)}
+            down += _hop(FROM_SOUTH, {first: whole}, {0: whole}, passed)
+    return along, down
+
+
+def _hop(course: Course, sources: Mapping[int, tuple[int, int]], targets: Mapping[int, tuple[int, int]],
+         passed: Mapping[int, int]) -> list[Hop]:
+    """Return the hop of words at addresses, if there are any."""
+    def stretches(spans: Mapping[int, tuple[int, int]]) -> dict[int, Stretch]:
+        return {t: Stretch(start, ((words, 1),)) for t, (start, words) in spans.items()}
+    return [Hop(course, stretches(sources), stretches(targets), passed, {})] if sources else []
 
 
 @record

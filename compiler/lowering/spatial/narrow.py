@@ -11,7 +11,7 @@ from compiler.lowering.parameters import round_up
 from compiler.lowering.spatial.bands import Strip, stored
 from compiler.lowering.spatial.buffers import Lifetime, NarrowMemory
 from compiler.lowering.spatial.gathering import Gather
-from compiler.lowering.spatial.geometry import Activation
+from compiler.lowering.spatial.geometry import Activation, Vector
 from compiler.lowering.spatial.infeed import Infeed, place_infeed
 from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.records import record
@@ -143,8 +143,11 @@ def takeable(layer: Layer, activations: Activations) -> tuple[int, ...]:
     """Operands whose memory the result may take over once nobody else needs them."""
     if not layer.takes_over:
         return ()
-    return tuple(t for t in layer.sources if _same_slabs(activations[t], activations[layer.target]))
+    return tuple(t for t in layer.sources if _same_memory(activations[t], activations[layer.target]))
 
 
-def _same_slabs(a: Activation, b: Activation) -> bool:
+def _same_memory(a: Activation, b: Activation) -> bool:
+    """Tell whether slabs are the same on every tile, or parts of the whole vector that the other is."""
+    if isinstance(a, Vector) and a.in_place and b.image.height * b.image.width == 1:
+        return a.size == b.size
     return all(a.slab(t) == b.slab(t) for t in range(TILES))

@@ -22,6 +22,7 @@ from compiler.graph.build import GraphBuilder
 from compiler.graph.interpreter import TfliteModel
 from compiler.package import decode_output, encode_input
 from compiler.package.container import packages_of
+from tests.compiler.lowering.networks import check
 
 
 def network(sizes: list[int], kind: TensorType, *, bias: bool, activation: str, per_channel: bool,
@@ -175,10 +176,8 @@ def test_interpreters_load_the_result_up_to_the_custom_operator(tmp_path: Path, 
 def test_random_networks(sizes: list[int], int8: bool, bias: bool, activation: str, per_channel: bool, seed: int) -> None:
     kind = TensorType.INT8 if int8 else TensorType.UINT8
     model = network(sizes, kind, bias=bias, activation=activation, per_channel=per_channel and int8, seed=seed)
-    values, differ, worst = compare(model, 2, seed)
-    # One layer's tie may shift the next layer's sums; the last layer still lands within one step.
-    assert worst <= 1
-    assert differ <= max(1, values // 100)
+    # TensorFlow Lite may round a tie otherwise, which the layers behind it can make more of; the chip's arithmetic is exact.
+    check(model)
 
 
 @pytest.mark.parametrize("sizes", [[300, 77, 10], [4732, 128], [1030, 1026], [30752, 16, 5]], ids=str)

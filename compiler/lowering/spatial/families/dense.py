@@ -103,6 +103,13 @@ class Dense(Layer):
         emission.settled()
 
 
+@record
+class EarlyDense(Dense):
+    """The same as compiler 1.0 emits it: no tile waits until all have finished."""
+
+    leaves: ClassVar[Leaves] = Leaves.IMAGE
+
+
 def dense_words(layer: DenseLayer) -> tuple[int, ...]:
     """Return the words of the result on every tile."""
     return tuple(layer.bytes_on(t) // 4 if t < layer.tiles else 0 for t in range(TILES))
@@ -135,7 +142,7 @@ def dense_layer(graph: Graph, op: Operator, weights: Bytes | None = None, genera
     parameters = DenseParameters(own, zero_point(w), w.quantization.per_channel, multipliers(x, w, y),
                                  bias_values(bias, w.shape[0], keep_zero=generation.keeps_zero_bias(op.name)))
     return DenseLayer(op.title, parameters, None, zero_point(x), zero_point(y), low, high,
-                      early_stream=generation.early_stream)
+                      early=generation.early_dense)
 
 
 def read_dense(context: Context, op: Operator) -> Layer:
@@ -146,9 +153,11 @@ def read_dense(context: Context, op: Operator) -> Layer:
     if image.height * image.width > 1:
         weights = flattened_weights(unsigned_weights(w).reshape(w.shape[0], -1), image, zero_point(w))
     layer = dense_layer(context.graph, op, weights, context.generation)
-    source = context.gather((context.origin(x.index),), layer.tiles, in_order=weights is not None)
+    source = context.gather_in_place(x.index, layer.tiles) if layer.early else None
+    if source is None:
+        source = context.gather((context.origin(x.index),), layer.tiles, in_order=weights is not None)
     context.lie(y.index, dense_words(layer))
-    return Dense(op.title, layer, source, y.index)
+    return (EarlyDense if layer.early else Dense)(op.title, layer, source, y.index)
 
 
 def pick_channels(context: Context, name: str, operands: tuple[int, ...], y: Tensor, chosen: Sequence[int]) -> Layer:
