@@ -236,6 +236,45 @@ class Region:
 NOWHERE = Region(EMPTY, EMPTY)
 
 
+class Layout:
+    """Which part of an image lies on which tile; images that lie alike share one, compared by identity.
+
+    Attributes
+    ----------
+    height, width:
+        Extent of the image.
+    own:
+        Per tile: rows and columns that the producer computes there.
+    needed:
+        Per tile: what the consumers read.
+    slabs:
+        Per tile: the memory of both.
+    """
+
+    def __init__(self, image: Image, own: Sequence[tuple[Span, Span]], needed: Sequence[Region], slabs: Sequence[Slab]) -> None:
+        self.height, self.width = image.height, image.width
+        self.own, self.needed, self.slabs = tuple(own), tuple(needed), tuple(slabs)
+        self.pixels = tuple(len(rows) * len(columns) for rows, columns in own)
+        self.size = max(slab.size for slab in slabs)
+
+
+@lru_cache(maxsize=4096)
+def _layout(image: Image, needed: tuple[Region, ...], parts: tuple[Region, ...] | None,
+            frames: tuple[Slab, ...] | None) -> Layout:
+    own = [image.own(t) for t in range(TILES)] if parts is None else [(part.rows, part.columns) for part in parts]
+    return Layout(image, own, needed, frames or _slabs(image, own, needed))
+
+
+def _slabs(image: Image, own: Sequence[tuple[Span, Span]], needed: Sequence[Region]) -> list[Slab]:
+    # Tiles that need nothing have the rows of those beside them, and the columns of those above and below.
+    rows, columns = [EMPTY] * TILE_ROWS, [EMPTY] * TILE_COLUMNS
+    for tile, need in enumerate(needed):
+        row, column = divmod(tile, TILE_COLUMNS)
+        rows[row], columns[column] = rows[row].hull(need.rows), columns[column].hull(need.columns)
+    return [Slab(own[tile][0].hull(rows[tile // TILE_COLUMNS]), own[tile][1].hull(columns[tile % TILE_COLUMNS]),
+                 image.padded) for tile in range(TILES)]
+
+
 @record
 class Activation:
     """An image spread over the tiles.
@@ -268,57 +307,39 @@ class Activation:
 
     def at(self, address: int) -> Activation:
         """Return the same at another address."""
-        return replaced(self, ("_own", "_slabs", "size", "most_pixels"), address=address)
+        return replaced(self, ("layout", "size"), address=address)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How it lies on the tiles."""
+        return _layout(self.image, self.needed, self.parts, self.frames)
 
     def own(self, tile: int) -> tuple[Span, Span]:
         """Rows and columns that the producer computes on a tile."""
-        return self._own[tile]
+        return self.layout.own[tile]
 
     def pixels(self, tile: int) -> int:
         """Pixels that the producer computes on a tile."""
-        rows, columns = self.own(tile)
-        return len(rows) * len(columns)
+        return self.layout.pixels[tile]
 
     @property
     def is_vector(self) -> bool:
         """True for a single pixel."""
         return self.image.height * self.image.width == 1
 
-    @cached_property
+    @property
     def most_pixels(self) -> int:
         """Pixels that the producer computes on the tile with the most of them."""
-        return max(self.pixels(t) for t in range(TILES))
+        return max(self.layout.pixels)
 
     def slab(self, tile: int) -> Slab:
         """Memory of a tile: what it owns and what it needs."""
-        return self._slabs[tile]
-
-    @cached_property
-    def _own(self) -> tuple[tuple[Span, Span], ...]:
-        if self.parts is None:
-            return tuple(self.image.own(tile) for tile in range(TILES))
-        return tuple((part.rows, part.columns) for part in self.parts)
-
-    @cached_property
-    def _slabs(self) -> tuple[Slab, ...]:
-        if self.frames is not None:
-            return self.frames
-        # Tiles that need nothing have the rows of those beside them, and the columns of those above and below.
-        rows, columns = [EMPTY] * TILE_ROWS, [EMPTY] * TILE_COLUMNS
-        for tile, need in enumerate(self.needed):
-            row, column = divmod(tile, TILE_COLUMNS)
-            rows[row], columns[column] = rows[row].hull(need.rows), columns[column].hull(need.columns)
-        found = []
-        for tile in range(TILES):
-            row, column = divmod(tile, TILE_COLUMNS)
-            own = self.own(tile)
-            found.append(Slab(own[0].hull(rows[row]), own[1].hull(columns[column]), self.image.padded))
-        return tuple(found)
+        return self.layout.slabs[tile]
 
     @cached_property
     def size(self) -> int:
         """Bytes set aside on every tile: those of the largest slab."""
-        return max(self.slab(tile).size for tile in range(TILES))
+        return self.layout.size
 
     def own_address(self, tile: int) -> int:
         """Byte address of the first pixel that the producer computes on a tile."""
@@ -349,14 +370,12 @@ class Vector(Activation):
     whole: bool = False
     in_place: bool = False
 
-    def own(self, tile: int) -> tuple[Span, Span]:
+    @cached_property
+    def layout(self) -> Layout:
         """One pixel on every tile that has a slice."""
-        span = ONE_PIXEL if self.words[tile] else EMPTY
-        return span, span
-
-    def slab(self, tile: int) -> Slab:
-        """Memory of a slice."""
-        return Slab(*self.own(tile), 4 * self.words[tile])
+        spans = [ONE_PIXEL if words else EMPTY for words in self.words]
+        slabs = [Slab(span, span, 4 * words) for span, words in zip(spans, self.words, strict=True)]
+        return Layout(self.image, list(zip(spans, spans, strict=True)), self.needed, slabs)
 
     @cached_property
     def size(self) -> int:

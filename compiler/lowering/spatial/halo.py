@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import TILE_COLUMNS, TILE_ROWS, TILES
 from compiler.lowering.builder import ProgramBuilder, Values, signal, walk, watch
 from compiler.lowering.spatial.books import Books
-from compiler.lowering.spatial.geometry import EMPTY, Activation, Dim, Region, Span, by_content, many
+from compiler.lowering.spatial.geometry import EMPTY, Activation, Dim, Layout, Region, Span, by_content, many
 from compiler.records import record
 
 BLOCK_WORDS = 16
@@ -94,12 +95,12 @@ class Missing:
 NOTHING = Missing(EMPTY, EMPTY)
 
 
-def missing(activation: Activation, tile: int, side: Side) -> Missing:
+def missing(layout: Layout, tile: int, side: Side) -> Missing:
     """Return what a tile lacks on one side."""
-    own, need = _axis(activation, tile, side)
+    own, need = _axis(layout, tile, side)
     if need.start >= need.stop or (need.stop <= own.stop if side.forward else need.start >= own.start):
         return NOTHING
-    length = activation.image.width if side.across else activation.image.height
+    length = layout.width if side.across else layout.height
     if side.forward:
         start = max(own.stop, need.start)
         border = min(max(length, start), max(need.stop, start))
@@ -109,8 +110,8 @@ def missing(activation: Activation, tile: int, side: Side) -> Missing:
     return Missing(Span(border, stop), Span(min(need.start, border), border))
 
 
-def _axis(activation: Activation, tile: int, side: Side) -> tuple[Span, Span]:
-    own, need = activation.own(tile), activation.needed[tile]
+def _axis(layout: Layout, tile: int, side: Side) -> tuple[Span, Span]:
+    own, need = layout.own[tile], layout.needed[tile]
     return (own[1], need.columns) if side.across else (own[0], need.rows)
 
 
@@ -124,28 +125,121 @@ def neighbour(tile: int, side: Side) -> int | None:
 
 def too_far(activation: Activation) -> bool:
     """Tell whether a tile needs what no neighbouring tile holds."""
+    return any(activation.needed) and _too_far(activation.layout)
+
+
+@lru_cache(maxsize=4096)
+def _too_far(layout: Layout) -> bool:
     for tile in range(TILES):
-        rows, columns = activation.own(tile)
-        need = activation.needed[tile]
+        rows, columns = layout.own[tile]
+        need = layout.needed[tile]
         if rows.covers(need.rows) and columns.covers(need.columns):
             continue
-        if need and not activation.pixels(tile):
+        if need and not layout.pixels[tile]:
             return True
         for side in SIDES:
-            lacks = missing(activation, tile, side).inside
+            lacks = missing(layout, tile, side).inside
             if not len(lacks):
                 continue
             other = side.senders[tile]
-            own = _axis(activation, other, side)[0] if other is not None else EMPTY
+            own = _axis(layout, other, side)[0] if other is not None else EMPTY
             if other is None or lacks.start < own.start or lacks.stop > own.stop or not _has_corners(
-                    activation, other, _region(activation, tile, side, lacks)):
+                    layout, other, _region(layout, tile, side, lacks)):
                 return True
     return False
 
 
-def _has_corners(activation: Activation, tile: int, region: Region) -> bool:
-    slab = activation.slab(tile)
+def _has_corners(layout: Layout, tile: int, region: Region) -> bool:
+    slab = layout.slabs[tile]
     return slab.rows.start <= region.rows.start and region.rows.stop <= slab.rows.stop
+
+
+def _region(layout: Layout, tile: int, side: Side, part: Span) -> Region:
+    """Rows come with the tile's own columns; columns with all rows needed, corners included."""
+    return Region(layout.needed[tile].rows, part) if side.across else Region(part, layout.own[tile][1])
+
+
+class Patch(NamedTuple):
+    """Pixels in the slab of a tile.
+
+    Attributes
+    ----------
+    offset:
+        Words in front of them.
+    dims:
+        Dimensions in words.
+    level:
+        How many of them make a block.
+    """
+
+    offset: int
+    dims: tuple[Dim, ...]
+    level: int
+
+
+@record
+class Exchange:
+    """What the tiles exchange on one side.
+
+    Attributes
+    ----------
+    sent, received, filled:
+        Per tile: what it passes on, what it gets for that from its neighbour, what lies beyond the border.
+    """
+
+    side: Side
+    sent: tuple[Patch | None, ...]
+    received: tuple[Patch | None, ...]
+    filled: tuple[Patch | None, ...]
+
+
+@lru_cache(maxsize=4096)
+def _exchanges(layout: Layout, words: int) -> tuple[Exchange, ...]:
+    """Return the exchanges of all sides on which a tile lacks something.
+
+    Parameters
+    ----------
+    words:
+        Of a pixel.
+    """
+    found = []
+    for side in SIDES:
+        lacks = [missing(layout, tile, side) for tile in range(TILES)]
+        if any(map(bool, lacks)):
+            sent: list[Patch | None] = [None] * TILES
+            received: list[Patch | None] = [None] * TILES
+            filled: list[Patch | None] = [None] * TILES
+            for tile, lack in enumerate(lacks):
+                if len(lack.inside):
+                    region = _region(layout, tile, side, lack.inside)
+                    received[tile] = _patch(layout, tile, region, words)
+                    sender = side.senders[tile]
+                    assert sender is not None, "what is too far is gathered"
+                    sent[sender] = _patch(layout, sender, region, words)
+                if len(lack.outside):
+                    filled[tile] = _patch(layout, tile, _region(layout, tile, side, lack.outside), words)
+            found.append(Exchange(side, tuple(sent), tuple(received), tuple(filled)))
+    return tuple(found)
+
+
+def _patch(layout: Layout, tile: int, region: Region, words: int) -> Patch:
+    slab = layout.slabs[tile]
+    inner = many([(min(words, BLOCK_WORDS), 1), (len(region.columns), words), (len(region.rows), slab.pitch // 4)]) or [(1, 1)]
+    dims = (*inner, *many([(-(-words // BLOCK_WORDS), BLOCK_WORDS)]))
+    return Patch(slab.offset(region.rows.start, region.columns.start) // 4, dims, len(inner))
+
+
+class _Part(NamedTuple):
+    """What distinguishes an instruction to a tile from those to others: what it reads, waits for and writes."""
+
+    source: Patch | None
+    waits: tuple[Wait, ...]
+    target: Patch | None
+    fills: bool
+
+
+Wait = tuple[TileCounter, int, int]
+"""Counter, value that the first block waits for, and by how much it grows per block."""
 
 
 def emit_halo(b: ProgramBuilder, books: Books, activation: Activation, ready: Readiness | None) -> None:
@@ -158,95 +252,57 @@ def emit_halo(b: ProgramBuilder, books: Books, activation: Activation, ready: Re
     """
     if not any(activation.needed):
         return
-    lacking = [(side, [missing(activation, tile, side) for tile in range(TILES)]) for side in SIDES]
-    lacking = [(side, lacks) for side, lacks in lacking if any(map(bool, lacks))]
-    if not lacking:
-        return
+    words = activation.image.padded // 4
+    blocks = -(-words // BLOCK_WORDS)
     before = {side.received: [books.counts.get(side.received, tile) for tile in range(TILES)] for side in SIDES}
-    for side, lacks in lacking:
-        transfers: dict[int, Values] = {}
-        fills: dict[int, Values] = {}
-        for tile in range(TILES):
-            _one_tile(books, activation, ready, side, tile, lacks, before, transfers, fills)
-        for values in (transfers, fills):
-            for tiles, fields in by_content(values):
+    for exchange in _exchanges(activation.layout, words):
+        side = exchange.side
+        transfers: dict[int, _Part] = {}
+        fills: dict[int, _Part] = {}
+        for tile, (source, target, border) in enumerate(zip(exchange.sent, exchange.received, exchange.filled, strict=True)):
+            waits = _waits(books, ready, side, tile, blocks, before) if source is not None else ()
+            if target is not None:
+                transfers[tile] = _Part(source, waits, target, False)
+                if border is not None:
+                    fills[tile] = _Part(None, (), border, True)
+            elif source is not None or border is not None:
+                transfers[tile] = _Part(source, waits, border, border is not None)
+            arriving = (target is not None) + (border is not None)
+            if arriving:
+                books.counts.add(side.received, tile, arriving * blocks)
+        for parts in (transfers, fills):
+            # Many tiles have the same part.
+            fields_of = {part: _fields(activation, part, blocks) for part in set(parts.values())}
+            for tiles, fields in by_content({tile: fields_of[part] for tile, part in parts.items()}):
                 b.tile(side.name, tiles, dict(fields))
 
 
-def _one_tile(books: Books, activation: Activation, ready: Readiness | None, side: Side, tile: int,
-              lacks: Sequence[Missing], before: dict[TileCounter, list[int]], transfers: dict[int, Values],
-              fills: dict[int, Values]) -> None:
-    """Fields for one tile: what it sends, what it receives, what it fills."""
+def _fields(activation: Activation, part: _Part, blocks: int) -> Values:
     values: Values = {}
-    receiver = side.receivers[tile]
-    if receiver is not None and len(lacks[receiver].inside):
-        region = _region(activation, receiver, side, lacks[receiver].inside)
-        values |= _walk("src", activation, tile, region)
-        values |= _watches(books, activation, ready, side, tile, _nest_of(activation, tile, region)[1], before)
-    own = lacks[tile]
-    border = _fill(activation, tile, side, own.outside) if len(own.outside) else {}
-    if len(own.inside):
-        region = _region(activation, tile, side, own.inside)
-        transfers[tile] = values | _walk("dst", activation, tile, region) | _received(activation, region)
-        if border:
-            fills[tile] = border
-    elif values or border:
-        transfers[tile] = values | border
-    for part in (own.inside, own.outside):
-        if len(part):
-            books.counts.add(side.received, tile, _blocks(activation))
+    if part.source is not None:
+        values |= _walk("src", activation, part.source)
+        for i, (counter, count, step) in enumerate(part.waits):
+            values |= watch(i, counter, count, step=step, level=part.source.level)
+    if part.fills:
+        values |= {"fill": 1, "fill_value": activation.zero_point * 0x01010101}
+    if part.target is not None:
+        level = len(part.target.dims) - int(blocks > 1)
+        values |= _walk("dst", activation, part.target) | signal("received", level)
+    return values
 
 
-def _region(activation: Activation, tile: int, side: Side, part: Span) -> Region:
-    """Rows come with the tile's own columns; columns with all rows needed, corners included."""
-    _, columns = activation.own(tile)
-    return Region(activation.needed[tile].rows, part) if side.across else Region(part, columns)
-
-
-def _blocks(activation: Activation) -> int:
-    return -(-activation.image.padded // (4 * BLOCK_WORDS))
-
-
-def _nest_of(activation: Activation, tile: int, region: Region) -> tuple[Sequence[Dim], int]:
-    """Dimensions in words, and how many make a block."""
-    return _nest(activation.image.padded // 4, len(region.rows), len(region.columns), activation.slab(tile).pitch // 4)
-
-
-@lru_cache(maxsize=4096)
-def _nest(words: int, rows: int, columns: int, pitch: int) -> tuple[Sequence[Dim], int]:
-    inner = many([(min(words, BLOCK_WORDS), 1), (columns, words), (rows, pitch)]) or [(1, 1)]
-    return (*inner, *many([(-(-words // BLOCK_WORDS), BLOCK_WORDS)])), len(inner)
-
-
-def _walk(prefix: str, activation: Activation, tile: int, region: Region) -> Values:
-    dims, level = _nest_of(activation, tile, region)
-    start = (activation.address + activation.slab(tile).offset(region.rows.start, region.columns.start)) // 4
-    return _walk_from(prefix, start, activation.image.padded // 4, dims, level)
-
-
-@lru_cache(maxsize=4096)
-def _walk_from(prefix: str, start: int, words: int, dims: Sequence[Dim], level: int) -> Values:
-    """Return fields that are the same for many tiles, not to be changed."""
+def _walk(prefix: str, activation: Activation, patch: Patch) -> Values:
+    words = activation.image.padded // 4
     rest = words % BLOCK_WORDS
-    epilogue = (level, rest, BLOCK_WORDS - rest) if rest and words > BLOCK_WORDS else None
-    return walk(prefix, start, dims, total_dims=4, mask=0 if dims == ((1, 1),) else None, epilogue=epilogue)
+    epilogue = (patch.level, rest, BLOCK_WORDS - rest) if rest and words > BLOCK_WORDS else None
+    return walk(prefix, activation.address // 4 + patch.offset, patch.dims, total_dims=4,
+                mask=0 if patch.dims == ((1, 1),) else None, epilogue=epilogue)
 
 
-def _received(activation: Activation, region: Region) -> Values:
-    level = len(_nest_of(activation, 0, region)[0]) - int(_blocks(activation) > 1)
-    return signal("received", level)
-
-
-def _fill(activation: Activation, tile: int, side: Side, part: Span) -> Values:
-    region = _region(activation, tile, side, part)
-    word = activation.zero_point * 0x01010101
-    return {"fill": 1, "fill_value": word} | _walk("dst", activation, tile, region) | _received(activation, region)
-
-
-def _watches(books: Books, activation: Activation, ready: Readiness | None, side: Side, tile: int,
-             level: int, before: dict[TileCounter, list[int]]) -> Values:
+def _waits(books: Books, ready: Readiness | None, side: Side, tile: int, blocks: int,
+           before: dict[TileCounter, list[int]]) -> tuple[Wait, ...]:
     """A sender waits for the results, and for rows that it passes on as corners."""
-    waits: list[tuple[TileCounter, int, int]] = []
+    waits: list[Wait] = []
     if ready is not None:
         waits.append((TileCounter.AVDATA, ready.first[tile], ready.step))
     if side.across:
@@ -254,9 +310,6 @@ def _watches(books: Books, activation: Activation, ready: Readiness | None, side
             new = books.counts.get(counter, tile) - before[counter][tile]
             if new:
                 # With border and neighbour on one side two instructions raise the counter: wait for both.
-                double = new > _blocks(activation)
+                double = new > blocks
                 waits.append((counter, before[counter][tile] + (new if double else 1), 0 if double else 1))
-    fields: Values = {}
-    for i, (counter, count, step) in enumerate(waits):
-        fields |= watch(i, counter, count, step=step, level=level)
-    return fields
+    return tuple(waits)

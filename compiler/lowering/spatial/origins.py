@@ -113,20 +113,18 @@ def separated(origins: Origins, extent: Sequence[int]) -> tuple[list[int], list[
     >>> separated(np.arange(24).reshape(2, 3, 4)[:, 1:, ::2], (2, 3, 4))
     ([0, 1], [1, 2], [0, 2])
     """
-    found: list[list[int]] = []
-    inside = origins != PADDING
-    if not inside.any():
+    # Of origins that can be split, the lines through any element inside tell all.
+    at = np.unravel_index(int(origins.argmax()), origins.shape)
+    if origins[at] == PADDING:
         return None
-    parts = np.unravel_index(np.where(inside, origins, 0), tuple(extent))
-    for axis, part in enumerate(parts):
-        others = tuple(a for a in range(3) if a != axis)
-        most = np.where(inside, part, PADDING).max(others)
-        found.append(most.tolist())
-    rows, columns, channels = (np.array(f) for f in found)
-    grid = np.ix_(rows, columns, channels)
-    valid = (grid[0] >= 0) & (grid[1] >= 0) & (grid[2] >= 0)
-    whole = np.where(valid, np.ravel_multi_index(tuple(np.maximum(g, 0) for g in np.broadcast_arrays(*grid)),
-                                                 tuple(extent)), PADDING)
+    places = []
+    for axis in range(3):
+        line = origins[tuple(slice(None) if a == axis else at[a] for a in range(3))]
+        places.append(np.where(line == PADDING, PADDING, np.unravel_index(np.maximum(line, 0), tuple(extent))[axis]))
+    rows, columns, channels = np.ix_(*places)
+    inside = (rows != PADDING) & (columns != PADDING) & (channels != PADDING)
+    whole = np.where(inside, (rows * extent[1] + columns) * extent[2] + channels, PADDING)
+    found = [p.tolist() for p in places]
     return (found[0], found[1], found[2]) if np.array_equal(whole, origins) else None
 
 
