@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import pairwise
 
-from compiler.beagle.isa import WORD_BYTES, Instruction, encode, instruction
+from compiler.beagle.isa import WORD_BYTES, Form, encode_values
 from compiler.beagle.isa.counters import IMMEDIATE, AluOperation, DmaTag, ScalarCounter, TileCounter
 from compiler.facts import CHUNK_BITSTREAM_BYTES, TILES
 from compiler.package.model import (
@@ -155,7 +155,7 @@ class ProgramBuilder:
     """
 
     def __init__(self, *, first_trace: int = 0) -> None:
-        self._instructions: list[Instruction] = []
+        self._instructions: list[tuple[Form, bytes]] = []
         self._addresses: dict[int, Meta] = {}
         self._hints: list[tuple[int, Hint]] = []
         self._trace = first_trace
@@ -167,14 +167,14 @@ class ProgramBuilder:
 
     def scalar_instruction(self, name: str, **values: int) -> None:
         """Emit an instruction of the scalar core; dots in field names are written ``__``."""
-        self._instructions.append(instruction(name, {k.replace("__", "."): v for k, v in values.items()}))
+        self._instructions.append(encode_values(name, {k.replace("__", "."): v for k, v in values.items()}))
 
     def emit(self, name: str, *parts: Values, **values: int) -> None:
         """Emit an instruction from groups of fields."""
         fields: Values = {k.replace("__", "."): v for k, v in values.items()}
         for part in parts:
             fields |= part
-        self._instructions.append(instruction(name, fields))
+        self._instructions.append(encode_values(name, fields))
 
     def tile(self, name: str, tiles: int, *parts: Values, **values: int) -> None:
         """Emit a tile instruction; trace ids count up by themselves."""
@@ -290,12 +290,12 @@ class ProgramBuilder:
     def _split(self) -> list[tuple[int, int, int]]:
         """Cut into streams at tile fences; returns (first, last, bytes)."""
         limit = CHUNK_BITSTREAM_BYTES // WORD_BYTES
-        sections = [0] + [i for i, ins in enumerate(self._instructions) if ins.name == "tile_fence" and i]
+        sections = [0] + [i for i, (form, _) in enumerate(self._instructions) if form.name == "tile_fence" and i]
         sections.append(len(self._instructions))
         chunks: list[tuple[int, int, int]] = []
         first = size = 0
         for a, b in pairwise(sections):
-            words = sum(ins.form.words for ins in self._instructions[a:b])
+            words = sum(form.words for form, _ in self._instructions[a:b])
             if size and size + words > limit:
                 chunks.append((first, a, size))
                 first, size = a, 0
@@ -304,16 +304,16 @@ class ProgramBuilder:
         return chunks
 
     def _stream(self, first: int, last: int) -> InstructionChunk:
-        body = self._instructions[first:last] + [instruction("scalar", {})] * _TRAILING_NOPS
-        data = b"".join(map(encode, body))
-        begin = encode(instruction("begin", {"bits": 8 * (len(data))}))
-        end = encode(instruction("end", {"bits": 128}))
+        body = self._instructions[first:last] + [encode_values("scalar", {})] * _TRAILING_NOPS
+        data = b"".join(code for _, code in body)
+        _, begin = encode_values("begin", {"bits": 8 * (len(data))})
+        _, end = encode_values("end", {"bits": 128})
         offsets, word = [], 1
-        for i, ins in enumerate(body):
+        for i, (form, _) in enumerate(body):
             meta = self._addresses.get(first + i) if first + i < last else None
             if meta is not None:
                 offsets.append(FieldOffset(meta, word * 8 * WORD_BYTES + _IMMEDIATE_BIT))
-            word += ins.form.words
+            word += form.words
         return InstructionChunk(begin + data + end, tuple(offsets))
 
 

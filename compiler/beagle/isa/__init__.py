@@ -6,6 +6,7 @@ from compiler.beagle.isa.codec import (
     decode_stream,
     encode,
     encode_stream,
+    encode_values,
     frame,
     instruction,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "decode_stream",
     "encode",
     "encode_stream",
+    "encode_values",
     "frame",
     "instruction",
 ]

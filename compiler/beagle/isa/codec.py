@@ -74,22 +74,14 @@ def instruction(name: str, values: Mapping[str, int], *, offset: int = -1) -> In
     ProgramError
         When the form, a field, or a value does not exist or fit.
     """
-    form = FORM_BY_NAME.get(name)
-    if form is None:
-        raise ProgramError(f"no instruction is called {name}")
+    form = _form(name)
     full = {k: int(v) for k, v in values.items() if v}
-    for key, own in (("opcode", form.code), ("scalar", int(form.scalar))):
+    for key, own in form.identity.items():
         if own:
             full[key] = own
         else:
             full.pop(key, None)
-    packing = form.packing
-    for key, value in full.items():
-        if key not in packing:
-            raise ProgramError(f"{name} has no field {key}")
-        _, _, minimum, maximum = packing[key]
-        if not minimum <= value <= maximum:
-            raise _does_not_fit(form, key, value)
+    _pack(form, full)
     return Instruction(form, MappingProxyType(full), offset)
 
 
@@ -101,14 +93,40 @@ def encode(ins: Instruction) -> bytes:
     ProgramError
         When a value does not fit its field.
     """
-    word = ins.unexplained
-    packing = ins.form.packing
-    for name, value in ins.values.items():
-        low, mask, minimum, maximum = packing[name]
-        if not minimum <= value <= maximum:
-            raise _does_not_fit(ins.form, name, value)
-        word |= (value & mask) << low
-    return word.to_bytes(ins.form.words * WORD_BYTES, "little")
+    return (ins.unexplained | _pack(ins.form, ins.values)).to_bytes(ins.form.words * WORD_BYTES, "little")
+
+
+def encode_values(name: str, values: Mapping[str, int]) -> tuple[Form, bytes]:
+    """Encode an instruction from a mnemonic and field values other than opcode and class; returns its form, too.
+
+    Raises
+    ------
+    ProgramError
+        As :func:`instruction`.
+    """
+    form = _form(name)
+    return form, (_pack(form, form.identity) | _pack(form, values)).to_bytes(form.words * WORD_BYTES, "little")
+
+
+def _form(name: str) -> Form:
+    form = FORM_BY_NAME.get(name)
+    if form is None:
+        raise ProgramError(f"no instruction is called {name}")
+    return form
+
+
+def _pack(form: Form, values: Mapping[str, int]) -> int:
+    """Return the bits of fields that exist and fit."""
+    word, packing = 0, form.packing
+    for name, value in values.items():
+        if value:
+            if name not in packing:
+                raise ProgramError(f"{form.name} has no field {name}")
+            low, mask, minimum, maximum = packing[name]
+            if not minimum <= value <= maximum:
+                raise _does_not_fit(form, name, value)
+            word |= (int(value) & mask) << low
+    return word
 
 
 def _does_not_fit(form: Form, name: str, value: int) -> ProgramError:

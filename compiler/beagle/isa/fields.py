@@ -117,6 +117,11 @@ class Form:
         return {f.name: f for f in self.fields}
 
     @cached_property
+    def identity(self) -> dict[str, int]:
+        """Values of the fields that tell the form."""
+        return {"opcode": self.code, "scalar": int(self.scalar)}
+
+    @cached_property
     def packing(self) -> dict[str, tuple[int, int, int, int]]:
         """By name of the field: lowest bit, mask of the width, smallest and largest value."""
         return {f.name: (f.low, (1 << f.width) - 1, f.minimum, f.maximum) for f in self.fields}
