@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from compiler.errors import InvalidModelError
 from compiler.graph.model import Graph, Model, Operator, Quantization, Signature, Tensor, TensorType
-from compiler.graph.verifier import verify_structure
+from compiler.graph.unpacking import names_of, unpack_model
 
 IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
@@ -20,8 +19,6 @@ OMITTED = -1
 """Tensor index of an optional operand that is left out."""
 _BEHIND = 1
 """Offsets above this one address data behind the flatbuffer; 0 and 1 mean there is none."""
-_DAMAGE = (struct.error, IndexError, ValueError, TypeError, OverflowError)
-"""What the flatbuffers bindings raise on damage that :mod:`compiler.graph.verifier` does not look for."""
 _ADVICE = "Export the model again from TensorFlow (converter output is a .tflite file of schema version 3)."
 
 
@@ -68,14 +65,7 @@ def parse_model(data: bytes | memoryview, source: str = "model") -> Model:
         When the bytes are no intact model.
     """
     _check_header(data, source)
-    verify_structure(data, source)
-    import ai_edge_litert.schema_py_generated as schema
-
-    try:
-        raw = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
-    except _DAMAGE as error:
-        raise InvalidModelError(f"{source}: is damaged or truncated: {error}.", advice=_ADVICE) from error
-    return _Reader(raw, data, source).model()
+    return _Reader(unpack_model(data, source), data, source).model()
 
 
 def text(value: bytes | str | None) -> str:
@@ -139,7 +129,7 @@ class _Reader:
         self.raw = raw
         self.data = data
         self.source = source
-        self.names, self.options, self.options2 = _operator_names()
+        self.names, self.options, self.options2 = map(names_of, ("BuiltinOperator", "BuiltinOptions", "BuiltinOptions2"))
 
     def error(self, what: str) -> InvalidModelError:
         # Names of the file may hold anything; a message is one line.
@@ -268,11 +258,3 @@ class _Reader:
         if offset + size > len(self.data):
             raise self.error(f"is truncated: {what} ends at byte {offset + size}, the file has {len(self.data)}")
         return np.frombuffer(self.data, np.uint8, size, offset)
-
-
-def _operator_names() -> tuple[dict[int, str], ...]:
-    """Return the names of the operators and of the two unions of options, by number."""
-    from ai_edge_litert.schema_py_generated import BuiltinOperator, BuiltinOptions, BuiltinOptions2
-
-    unions = (BuiltinOperator, BuiltinOptions, BuiltinOptions2)
-    return tuple({v: k for k, v in vars(union).items() if isinstance(v, int)} for union in unions)

@@ -7,15 +7,17 @@ its *slab*: row by row, channels innermost and rounded up to four.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
+from typing import TypeVar
 
 from compiler.facts import TILE_COLUMNS, TILE_ROWS, TILES
 from compiler.records import record, replaced
 
 Dim = tuple[int, int]
+T = TypeVar("T")
 
 
 @record
@@ -247,11 +249,14 @@ class Layout:
         Per tile: rows and columns that the producer computes there.
     needed:
         Per tile: what the consumers read.
-    slabs:
-        Per tile: the memory of both.
+    slabs, size:
+        Per tile: the memory of both; bytes of the largest.
+    pixels:
+        Per tile: how many the producer computes there.
     """
 
-    def __init__(self, image: Image, own: Sequence[tuple[Span, Span]], needed: Sequence[Region], slabs: Sequence[Slab]) -> None:
+    def __init__(self, image: Image, own: Sequence[tuple[Span, Span]], needed: Sequence[Region],
+                 slabs: Sequence[Slab]) -> None:
         self.height, self.width = image.height, image.width
         self.own, self.needed, self.slabs = tuple(own), tuple(needed), tuple(slabs)
         self.pixels = tuple(len(rows) * len(columns) for rows, columns in own)
@@ -261,11 +266,13 @@ class Layout:
 @lru_cache(maxsize=4096)
 def _layout(image: Image, needed: tuple[Region, ...], parts: tuple[Region, ...] | None,
             frames: tuple[Slab, ...] | None) -> Layout:
+    """Return the layout of an image; see :class:`Activation` for parts and frames."""
     own = [image.own(t) for t in range(TILES)] if parts is None else [(part.rows, part.columns) for part in parts]
     return Layout(image, own, needed, frames or _slabs(image, own, needed))
 
 
 def _slabs(image: Image, own: Sequence[tuple[Span, Span]], needed: Sequence[Region]) -> list[Slab]:
+    """Return what every tile sets aside for what it owns and needs."""
     # Tiles that need nothing have the rows of those beside them, and the columns of those above and below.
     rows, columns = [EMPTY] * TILE_ROWS, [EMPTY] * TILE_COLUMNS
     for tile, need in enumerate(needed):
@@ -462,3 +469,19 @@ def by_content(values: Mapping[int, Mapping[str, int]], *, also: Mapping[int, ob
             content = contents[id(values[tile])] = frozenset(values[tile].items())
         groups.setdefault((content, extra), []).append(tile)
     return [(sum(1 << t for t in tiles), values[tiles[0]]) for tiles in groups.values()]
+
+
+def by_part(parts: Mapping[int, T], fields: Callable[[T], Mapping[str, int]], *, also: Callable[[T], object] | None = None,
+            ) -> list[tuple[int, Mapping[str, int]]]:
+    """Group tiles as :func:`by_content` does, by what distinguishes their work: many tiles have the same part.
+
+    Parameters
+    ----------
+    fields:
+        Makes the fields for a part.
+    also:
+        What must agree besides the fields.
+    """
+    made = {part: fields(part) for part in set(parts.values())}
+    extras = None if also is None else {tile: also(part) for tile, part in parts.items()}
+    return by_content({tile: made[part] for tile, part in parts.items()}, also=extras)

@@ -6,15 +6,14 @@ left and right. Beyond the border of the image the mesh engines fill in the zero
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import NamedTuple
 
 from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import TILE_COLUMNS, TILE_ROWS, TILES
 from compiler.lowering.builder import ProgramBuilder, Values, signal, walk, watch
 from compiler.lowering.spatial.books import Books
-from compiler.lowering.spatial.geometry import EMPTY, Activation, Dim, Layout, Region, Span, by_content, many
+from compiler.lowering.spatial.geometry import EMPTY, Activation, Dim, Layout, Region, Span, by_part, many
 from compiler.records import record
 
 BLOCK_WORDS = 16
@@ -224,22 +223,23 @@ def _exchanges(layout: Layout, words: int) -> tuple[Exchange, ...]:
 
 def _patch(layout: Layout, tile: int, region: Region, words: int) -> Patch:
     slab = layout.slabs[tile]
-    inner = many([(min(words, BLOCK_WORDS), 1), (len(region.columns), words), (len(region.rows), slab.pitch // 4)]) or [(1, 1)]
+    block = [(min(words, BLOCK_WORDS), 1), (len(region.columns), words), (len(region.rows), slab.pitch // 4)]
+    inner = many(block) or [(1, 1)]
     dims = (*inner, *many([(-(-words // BLOCK_WORDS), BLOCK_WORDS)]))
     return Patch(slab.offset(region.rows.start, region.columns.start) // 4, dims, len(inner))
 
 
+Wait = tuple[TileCounter, int, int]
+"""Counter, value that the first block waits for, and by how much it grows per block."""
+
+
 class _Part(NamedTuple):
-    """What distinguishes an instruction to a tile from those to others: what it reads, waits for and writes."""
+    """What distinguishes the instruction of a tile from those of others: what it reads, waits for and writes."""
 
     source: Patch | None
     waits: tuple[Wait, ...]
     target: Patch | None
-    fills: bool
-
-
-Wait = tuple[TileCounter, int, int]
-"""Counter, value that the first block waits for, and by how much it grows per block."""
+    fills: bool = False
 
 
 def emit_halo(b: ProgramBuilder, books: Books, activation: Activation, ready: Readiness | None) -> None:
@@ -256,28 +256,32 @@ def emit_halo(b: ProgramBuilder, books: Books, activation: Activation, ready: Re
     blocks = -(-words // BLOCK_WORDS)
     before = {side.received: [books.counts.get(side.received, tile) for tile in range(TILES)] for side in SIDES}
     for exchange in _exchanges(activation.layout, words):
-        side = exchange.side
-        transfers: dict[int, _Part] = {}
-        fills: dict[int, _Part] = {}
-        for tile, (source, target, border) in enumerate(zip(exchange.sent, exchange.received, exchange.filled, strict=True)):
-            waits = _waits(books, ready, side, tile, blocks, before) if source is not None else ()
-            if target is not None:
-                transfers[tile] = _Part(source, waits, target, False)
-                if border is not None:
-                    fills[tile] = _Part(None, (), border, True)
-            elif source is not None or border is not None:
-                transfers[tile] = _Part(source, waits, border, border is not None)
-            arriving = (target is not None) + (border is not None)
-            if arriving:
-                books.counts.add(side.received, tile, arriving * blocks)
-        for parts in (transfers, fills):
-            # Many tiles have the same part.
-            fields_of = {part: _fields(activation, part, blocks) for part in set(parts.values())}
-            for tiles, fields in by_content({tile: fields_of[part] for tile, part in parts.items()}):
-                b.tile(side.name, tiles, dict(fields))
+        for parts in _parts(books, exchange, ready, blocks, before):
+            for tiles, fields in by_part(parts, partial(_fields, activation, blocks)):
+                b.tile(exchange.side.name, tiles, dict(fields))
 
 
-def _fields(activation: Activation, part: _Part, blocks: int) -> Values:
+def _parts(books: Books, exchange: Exchange, ready: Readiness | None, blocks: int,
+           before: dict[TileCounter, list[int]]) -> tuple[dict[int, _Part], dict[int, _Part]]:
+    """Return the parts of the tiles in an exchange, and of those that fill in what lies beyond the border after it."""
+    transfers: dict[int, _Part] = {}
+    fills: dict[int, _Part] = {}
+    for tile, (source, target, border) in enumerate(zip(exchange.sent, exchange.received, exchange.filled, strict=True)):
+        waits = _waits(books, ready, exchange.side, tile, blocks, before) if source is not None else ()
+        if target is not None:
+            transfers[tile] = _Part(source, waits, target)
+            if border is not None:
+                fills[tile] = _Part(None, (), border, fills=True)
+        elif source is not None or border is not None:
+            transfers[tile] = _Part(source, waits, border, fills=border is not None)
+        arriving = (target is not None) + (border is not None)
+        if arriving:
+            books.counts.add(exchange.side.received, tile, arriving * blocks)
+    return transfers, fills
+
+
+def _fields(activation: Activation, blocks: int, part: _Part) -> Values:
+    """Return the fields of an instruction."""
     values: Values = {}
     if part.source is not None:
         values |= _walk("src", activation, part.source)

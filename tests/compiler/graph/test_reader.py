@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from schema_trees import filled, models, pack, schema, unpack
+from schema_trees import differences, filled, models, pack, schema, unpack
 
 from compiler.errors import EtpuError, InvalidModelError
 from compiler.graph import Model, parse_model, read_model, serialize_model
 from compiler.graph.build import GraphBuilder
+from compiler.graph.unpacking import unpack_model
 
 
 def valid_file() -> bytes:
@@ -204,6 +205,17 @@ def test_overlapping_tables_do_not_multiply() -> None:
     started = time.perf_counter()
     assert "its tables overlap" in refusal(bytes(builder.Output()))
     assert time.perf_counter() - started < 1
+
+
+# -- content ----------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+@given(models())
+@example(unpack(VALID))
+def test_everything_is_read_as_the_bindings_read_it(tree: Any) -> None:
+    data = pack(tree)
+    assert not list(differences(unpack(data), unpack_model(data, "some.tflite")))
 
 
 # -- frugality --------------------------------------------------------------------------------

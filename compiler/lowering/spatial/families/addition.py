@@ -18,7 +18,7 @@ from compiler.lowering.spatial.families.broadcast import read_alike
 from compiler.lowering.spatial.families.constant import read_shifted, split_operands
 from compiler.lowering.spatial.families.family import Family, binary_objection
 from compiler.lowering.spatial.families.unary import NO_LIMITS
-from compiler.lowering.spatial.geometry import Activation, by_content
+from compiler.lowering.spatial.geometry import Activation, by_part
 from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.records import record
 
@@ -93,10 +93,8 @@ class Addition(Layer):
         if self.table is not None:
             b.tile("table", ALL_TILES, self.table.fields(), constant1566=3)
         parts = {t: _part(sources, target, t) for t in range(TILES) if target.pixels(t)}
-        fields_of = {part: _add(self, part, row) for part in set(parts.values())}
-        values = {t: fields_of[part] for t, part in parts.items()}
-        shapes = {t: (part.height > 1, part.width > 1) for t, part in parts.items()}
-        for tiles, fields in by_content(values, also=shapes):
+        for tiles, fields in by_part(parts, lambda part: _add(self, part, row),
+                                     also=lambda part: (part.height > 1, part.width > 1)):
             b.tile("tensor_op", tiles, dict(fields))
         words = target.image.padded // 4
         emission.announce(self.target, words, at_end=words > 1)

@@ -16,7 +16,7 @@ from compiler.lowering.builder import ProgramBuilder, Values, linear, signal, wa
 from compiler.lowering.dense import make_room_for_turns
 from compiler.lowering.parameters import DenseParameters
 from compiler.lowering.spatial.books import Books
-from compiler.lowering.spatial.geometry import Activation, Dim, by_content, many, merge_dims
+from compiler.lowering.spatial.geometry import Activation, Dim, by_part, many, merge_dims
 from compiler.lowering.spatial.streaming import stream_lines
 from compiler.lowering.spatial.weights import Kernel
 from compiler.memory.plan import Piece
@@ -96,11 +96,8 @@ def emit_convolution(b: ProgramBuilder, books: Books, layer: Convolution, source
     blocks = layer.blocks(layer.pixels(target), top)
     _receive(b, books, layer, ring, blocks, mask, active)
     _load_scaling(b, books, layer, ring, blocks, mask, active)
-    # Many tiles have the same part: a dozen of distinct ones is much.
-    fields_of = {part: _tensor_op(layer, ring, blocks, part) for part in set(parts.values())}
-    values = {t: fields_of[part] for t, part in parts.items()}
-    shapes = {t: (part.height > 1, part.width > 1) for t, part in parts.items()}
-    for tiles, fields in by_content(values, also=shapes):
+    for tiles, fields in by_part(parts, lambda part: _tensor_op(layer, ring, blocks, part),
+                                 also=lambda part: (part.height > 1, part.width > 1)):
         b.tile("tensor_op", tiles, dict(fields))
     _count(books, layer.kernel, ring, active)
     if ring.streamed:
