@@ -9,6 +9,8 @@ import pytest
 
 from compiler.beagle.simulator import Machine
 from compiler.compile import CompileOptions, compile_model
+from compiler.conformance.runs import PairUnderTest, simulated_cycles
+from compiler.generation import COMPILER_1_0
 from compiler.graph import parse_model, read_model
 from compiler.mapping import MappingOptions, map_graph
 from compiler.package import Package, decode_output
@@ -72,6 +74,18 @@ def test_programs_of_other_compilers_give_equal_outputs(pairs: list[Pair]) -> No
             assert np.array_equal(a, b), pair.name
         count += 1
     assert count >= 3
+
+
+def test_chains_of_compiler_1_take_no_longer_than_official_ones(pairs: list[Pair]) -> None:
+    """100 and 200 layers whose parameters do not fit all."""
+    ratios = {}
+    for pair in dense_pairs(pairs):
+        under_test = PairUnderTest(pair.source, pair.compiled, samples=1, seed=0)
+        if under_test.generation == COMPILER_1_0:
+            (ours,), (official,) = under_test.our_packages, under_test.official_packages
+            ratios[pair.name] = (simulated_cycles(ours) or 0) / (simulated_cycles(official) or 1)
+    assert len(ratios) >= 2
+    assert all(0.5 < ratio <= 1.1 for ratio in ratios.values()), ratios
 
 
 def test_official_table_leaves_the_same_operators_on_the_cpu(pairs: list[Pair]) -> None:

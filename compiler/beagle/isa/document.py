@@ -107,7 +107,7 @@ start anew in every instruction of official convolutions.
 | words of a prefix do not raise WIDE_TO_NARROW, whatever its level | otherwise official programs for images with odd rows start to copy before their words are there; without them the judge finds no race in any official program that runs |
 | one row, or word, may be rewritten with the bytes that it holds | official gathers send one vector several times through one row without waiting; one network spreads a pixel over an image by copies that overlap |
 | a row that a relay sends to the scalar core may start one row before the last of ring A is sent | the turn of relays is one less than the rows sent, in all early programs with cached depthwise layers |
-| pops of streamed parameters have no turn behind broadcasts of tiles | dense layers of two early mobilenets and of 200-layer networks: only the time until parameters arrive keeps them apart |
+| pops of streamed parameters have no turn behind broadcasts of tiles | dense layers of two early mobilenets: only the time until parameters arrive keeps them apart; in two chains of 100 and 200 layers only tile 0 sends, and it takes the first 26 packets itself before others get theirs |
 | ring_send raises RING_PRODUCER_A or B by its `ring` bit alone; pop raises it by its own | final scalar fences of all programs wait for exactly these counts |
 """
 

@@ -108,8 +108,9 @@ class Verdict:
         by copies that overlap.
     host_latency:
         Times a pop of parameters without a turn followed a ring sender, and only the time that the
-        host takes to deliver parameters asked for after the sender began keeps them apart. Two early
-        official programs do so.
+        host takes to deliver parameters asked for after the sender began keeps them apart - or the
+        sender itself, where it takes the first packets and the ring holds fewer than these. Two early
+        official programs rely on the first, two on the second.
     """
 
     findings: list[Finding] = field(default_factory=list)

@@ -256,9 +256,9 @@ def is_flat(t: Tensor) -> bool:
 
 
 def same_bytes(graph: Graph, op: Operator) -> bool:
-    """Tell whether an operator leaves all bytes as they are: QUANTIZE between int8 and uint8, sums with nothing."""
+    """Tell whether an operator leaves all bytes as they are: QUANTIZE of the type alone, sums with and PAD by nothing."""
     x, y = graph.tensors[op.inputs[0]], graph.output(op)
-    return ((op.name == "QUANTIZE" or _adds_nothing(graph, op))
+    return ((op.name == "QUANTIZE" or _adds_nothing(graph, op) or (op.name == "PAD" and x.shape == y.shape))
             and x.quantization is not None and y.quantization is not None
             and x.quantization.scale == y.quantization.scale and zero_point(x) == zero_point(y))
 

@@ -111,6 +111,10 @@ class GatherInPlace(Layer):
         if slices.own_address(0) != target.own_address(0):
             raise ProgramError(f"{self.name}: slices and the whole do not share their memory")
         make_room_for_turns(b, 1)
+        if b.streamed_to & ~sum(1 << t for t in range(TILES) if slices.pixels(t)):
+            # Parameters may still be on their way to tiles without a slice when all slices are there.
+            b.barrier()
+        b.streamed_to = 0
         b.tile_fence(reset=LAYER_COUNTERS)
         moves = MeshMoves(b, emission.constants.get(self.name, 0) // 4)
         along, down = _to_first_tile(slices)

@@ -35,4 +35,5 @@ def stream_parts(b: ProgramBuilder, books: Books, layer: str, parts: Sequence[tu
         b.emit("pop", linear("fifo", lines % PARAMETER_FIFO_LINES, part, PARAMETER_FIFO_LINES // 2), signal("credit", 0),
                watch(0, ScalarCounter.PARAMETER_POP, lines + 1, level=0), turn, constant392=1, receivers=receivers,
                lanes_m1=lanes - 1)
+        b.streamed_to |= receivers
         books.streamed_lines += part

@@ -13,11 +13,13 @@ from networks import Net, check
 from compiler.compile import compile_model
 from compiler.errors import ProgramError
 from compiler.facts import TILES
+from compiler.graph import parse_model
 from compiler.graph.build import GraphBuilder
 from compiler.lowering.spatial.families.move import transfers
 from compiler.lowering.spatial.families.resize import Resize
 from compiler.lowering.spatial.far_pixels import Stretch, beyond, parcels
 from compiler.lowering.spatial.geometry import NOWHERE, Activation, Image, Window, needed_by
+from compiler.package.container import packages_of
 
 
 def moved(shape: tuple[int, int, int], move: Callable[[GraphBuilder, int], int]) -> Net:
@@ -58,6 +60,8 @@ def reshaped(net: Net, shape: tuple[int, ...]) -> Net:
 
 NETWORKS: dict[str, Callable[[], Net]] = {
     "padded to 64 times the size": lambda: Net((2, 2, 3)).pad((31, 31), (31, 31)),
+    "padding by nothing, nothing else": lambda: Net((2, 2, 3)).pad((0, 0), (0, 0)),
+    "padding by nothing before a result": lambda: Net((9, 7, 12)).conv(6).pad((0, 0), (0, 0)),
     "more padding than image": lambda: Net((5, 5, 8)).pad((7, 2), (0, 13)).conv(4),
     "7x7 to 1x1": lambda: Net((7, 7, 8)).conv(8, stride=2).conv(12, stride=2).conv(6, stride=2),
     "small depthwise": lambda: Net((7, 7, 8)).depthwise(stride=2).conv(12, 1).depthwise(stride=2),
@@ -133,6 +137,14 @@ def test_moved_images_compute_the_right_values(name: str) -> None:
                                   "transposed convolution, few outputs", "heads, odd channels"])
 def test_any_order_of_engines_gives_the_same_outputs_and_the_judge_finds_nothing(name: str) -> None:
     check(NETWORKS[name]().model(), seeds=(1,), judge=True)
+
+
+def test_padding_by_nothing_is_no_step() -> None:
+    images = [Net((9, 7, 12)).conv(8), Net((9, 7, 12)).conv(8).pad((0, 0), (0, 0))]
+    plain, padded = (compile_model(net.mean().dense(10).model()) for net in images)
+    plain_code, padded_code = ([[chunk.data for chunk in package.execution.chunks] for _, package in
+                                packages_of(parse_model(c.data))] for c in (plain, padded))
+    assert plain_code == padded_code
 
 
 def test_what_a_resize_copies_beyond_the_border_is_no_padding() -> None:
