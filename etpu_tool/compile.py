@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from compiler.errors import CompilationError, UsageError
 from etpu_tool.compiling import Listener, compile_files
-from etpu_tool.official_options import add_official_options, request_of
+from etpu_tool.official_options import add_official_options, help_formatter, request_of
 
 if TYPE_CHECKING:
     from compiler.compile import CompiledModel
@@ -48,7 +47,7 @@ class _Notes(Listener):
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the options; typer would take longer than a small model."""
     p = argparse.ArgumentParser(prog="etpu compile", allow_abbrev=False, usage="etpu compile [OPTIONS] models...",
-                                description=compile_command.__doc__)
+                                description=compile_command.__doc__, formatter_class=help_formatter)
 
     add_official_options(p, lambda letter, name: (f"--{name}", f"--{name.replace('_', '-')}", f"-{letter}"))
     p.add_argument("--balance", default="parameters", metavar="HOW",
@@ -76,6 +75,8 @@ def compile_command(words: list[str]) -> None:
     if picture:
         _draw_memory([c for c, _, _ in finished], picture)
     if options.json:
+        import json
+
         print(json.dumps([json_report(c, str(output)) | (_memory_json(c) if memory_map else {})
                           for c, _, output in finished], indent=2))
         return

@@ -21,7 +21,7 @@ from compiler.facts import COMPILER_VERSION
 from etpu_tool.compiling import BALANCES, Listener, compile_files
 from etpu_tool.garbage import little_collection
 from etpu_tool.limit import InternalError, TimeLimitError
-from etpu_tool.official_options import add_official_options, request_of
+from etpu_tool.official_options import add_official_options, help_formatter, request_of
 
 if TYPE_CHECKING:
     from compiler.compile import CompiledModel
@@ -32,7 +32,7 @@ _VERSION = f"Edge TPU Compiler version {COMPILER_VERSION}"
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the official options; long ones work with one dash too."""
     p = argparse.ArgumentParser(prog="edgetpu_compiler", description=_VERSION, allow_abbrev=False,
-                                usage="edgetpu_compiler [options] model...")
+                                usage="edgetpu_compiler [options] model...", formatter_class=help_formatter)
 
     p.add_argument("-v", "--version", "-version", action="version", version=_VERSION, help="print the version and exit")
     add_official_options(p, lambda letter, name: (f"-{letter}", f"--{name}", f"-{name}"))

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from compiler.facts import RUNTIME_VERSION_CURRENT, RUNTIME_VERSION_LOWEST
 from etpu_tool.compiling import DEFAULT_TIMEOUT, Request
+
+
+def help_formatter(prog: str) -> argparse.HelpFormatter:
+    """Return what formats the help for the width of the terminal.
+
+    ``argparse`` makes one for every option, and would load ``shutil`` with all its archivers to learn the width.
+    """
+    try:
+        width = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size().columns
+    except (OSError, ValueError):
+        width = 80
+    return argparse.HelpFormatter(prog, width=width - 2)
 
 
 def add_official_options(parser: argparse.ArgumentParser, spellings: Callable[[str, str], Sequence[str]]) -> None:

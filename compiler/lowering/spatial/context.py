@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,12 +11,14 @@ from compiler.facts import TILES
 from compiler.generation import Generation
 from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import quantization, zero_point
-from compiler.lowering.scalar_softmax import ScalarSoftmax
 from compiler.lowering.spatial.gathering import Gather, GatherInPlace, Joint
 from compiler.lowering.spatial.geometry import Image, Window
 from compiler.lowering.spatial.layer import Layer
 from compiler.mapping import Subgraph
 from compiler.records import record
+
+if TYPE_CHECKING:
+    from compiler.lowering.scalar_softmax import ScalarSoftmax
 
 
 @record

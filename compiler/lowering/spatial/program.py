@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from compiler.errors import ProgramError
 from compiler.lowering.builder import Program
@@ -13,7 +14,6 @@ from compiler.lowering.dense import (
     finish_rings,
     input_rows,
 )
-from compiler.lowering.scalar_softmax import ScalarSoftmax, emit_scalar_softmax
 from compiler.lowering.spatial.bands import Strip
 from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.gathering import parts_of
@@ -25,6 +25,9 @@ from compiler.lowering.spatial.outfeed import emit_outfeed
 from compiler.lowering.spatial.spatial_network import SpatialNetwork
 from compiler.memory.plan import Piece
 from compiler.records import record
+
+if TYPE_CHECKING:
+    from compiler.lowering.scalar_softmax import ScalarSoftmax
 
 
 class LayerProgramError(ProgramError):
@@ -117,6 +120,8 @@ def _emit_layer(emission: Emission, network: SpatialNetwork, layer: Layer, activ
 
 
 def _emit_ending(emission: Emission, ending: ScalarSoftmax, source: Activation, port: Port) -> None:
+    from compiler.lowering.scalar_softmax import emit_scalar_softmax
+
     emission.drain_rows(again=False)
     emission.b.serve(ending.name)
     parts = [part for part, _ in parts_of(source, in_order=False)]

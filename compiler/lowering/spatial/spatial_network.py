@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cached_property
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from compiler.facts import TILES, WIDE_ROWS
 from compiler.lowering.dense import (
@@ -14,7 +15,6 @@ from compiler.lowering.dense import (
     input_rows,
 )
 from compiler.lowering.pieces import ROWS
-from compiler.lowering.scalar_softmax import ScalarSoftmax
 from compiler.lowering.spatial.bands import Reading, Strip, stored_needs, views
 from compiler.lowering.spatial.buffers import stack_wide
 from compiler.lowering.spatial.entry import Entry
@@ -25,6 +25,9 @@ from compiler.lowering.spatial.layer import Activations, Layer, most_pixels
 from compiler.lowering.spatial.narrow import Memory, place, takeable
 from compiler.lowering.spatial.planning import Problem, Work
 from compiler.records import record
+
+if TYPE_CHECKING:
+    from compiler.lowering.scalar_softmax import ScalarSoftmax
 
 
 @record
