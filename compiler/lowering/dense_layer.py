@@ -124,9 +124,11 @@ def multiply(b: ProgramBuilder, layer: DenseLayer, out: int, groups: int, lanes:
     p = layer.parameters
     first_lanes = LANES if groups > 1 else lanes
     epilogue = (2, lanes // 4, LANES - lanes) if groups > 1 and lanes < LANES else None
+    # A single group stands for the whole slice, which is as large as the first tile's.
+    slice_bytes = first_lanes if groups > 1 else layer.bytes_on(0)
     b.tile(
         "tensor_op", mask, *parts,
-        walk("out", out, [(first_lanes // 4, 4), (1, layer.joint_bytes or first_lanes), (groups, first_lanes)], total_dims=8,
+        walk("out", out, [(first_lanes // 4, 4), (1, layer.joint_bytes or first_lanes), (groups, slice_bytes)], total_dims=8,
              epilogue=epilogue),
         signal("avdata", 2), signal("parameters", 1),
         flag1843=1, partial_from_zero=1, no_partial_sums=1, in_zero_point=layer.in_zero_point, lanes_last_m1=lanes - 1,

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import LANES, TILES, WIDE_ROWS
-from compiler.lowering.builder import ProgramBuilder, Values, signal, walk
+from compiler.lowering.builder import ProgramBuilder, Values, signal, walk, watch
 from compiler.lowering.parameters import round_up
 from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.books import Books
@@ -30,6 +30,9 @@ WORDS_PER_ROW = 16
 TRANSPOSE_BYTES = 1
 _TRANSPOSE_HALVES = 3
 _RESULT_16_BIT = 4
+_BRINGING = (TileCounter.AVDATA, TileCounter.MESH_EAST_IN, TileCounter.MESH_WEST_IN, TileCounter.MESH_SOUTH_IN,
+             TileCounter.MESH_NORTH_IN)
+"""Counters of what may have brought the pixels."""
 _LARGEST_FACTOR = 65535
 _LARGEST_COUNT = (1 << 31) // 256
 
@@ -160,6 +163,31 @@ class Pool(Layer):
 
 
 @record
+class PoolStep(Layer):
+    """A step of a pool over a whole image.
+
+    Attributes
+    ----------
+    pool:
+        What is done with the pixels.
+    """
+
+    pool: Pool
+
+    banded: ClassVar[bool] = False
+
+    @property
+    def target(self) -> int:  # type: ignore[override]
+        """Number of the result."""
+        return self.pool.target
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The pixels."""
+        return (self.pool.source,)
+
+
+@record
 class Region:
     """What one tile pools.
 
@@ -228,7 +256,7 @@ def common_count(inside: tuple[tuple[int, ...], tuple[int, ...]]) -> int:
 
 
 def emit_pool(b: ProgramBuilder, books: Books, layer: Pool, tiles: dict[int, Region], wide: int, ones: int,
-              factors: Mapping[int, Sequence[int]] | None = None, *, again: bool = False) -> None:
+              factors: Mapping[int, Sequence[int]] | None = None, *, again: bool = False, ready: int | None = None) -> None:
     """Emit a pool.
 
     Parameters
@@ -243,6 +271,9 @@ def emit_pool(b: ProgramBuilder, books: Books, layer: Pool, tiles: dict[int, Reg
         Those constants, where they are not one.
     again:
         The constants are there from a part before.
+    ready:
+        Value of the counters of results, and of those of the mesh, at which the first 64 channels are there; None: they
+        are there.
     """
     mask = sum(1 << t for t in tiles)
     if factors is not None:
@@ -252,7 +283,7 @@ def emit_pool(b: ProgramBuilder, books: Books, layer: Pool, tiles: dict[int, Reg
         b.tile("mesh_from_south", mask, walk("dst", ones // 4, [(count, 1)], total_dims=4, mask=int(count > 1)), fill=1,
                fill_value=1)
     b.tile_fence()
-    for part, fields in by_content({t: collect_pixels(layer, r, wide) for t, r in tiles.items()}):
+    for part, fields in by_content({t: collect_pixels(layer, r, wide, ready) for t, r in tiles.items()}):
         b.tile("narrow_to_wide", part, dict(fields))
     b.tile_fence()
     name = "tensor_max" if layer.maximum else "tensor_op"
@@ -275,7 +306,7 @@ def _fill_factors(b: ProgramBuilder, factors: Mapping[int, Sequence[int]], word:
             b.tile("mesh_from_south", mask, dict(fields))
 
 
-def collect_pixels(layer: Pool, r: Region, wide: int) -> Values:
+def collect_pixels(layer: Pool, r: Region, wide: int, ready: int | None = None) -> Values:
     """Return the fields with which pixels move into wide memory, neighbours of a row side by side in a lane."""
     size = layer.operand_bytes
     words, groups, pitch = r.bytes // 4, groups_of(r.bytes // size), r.source.pixel // 4
@@ -288,9 +319,12 @@ def collect_pixels(layer: Pool, r: Region, wide: int) -> Values:
     dims += many([(groups, most)])
     epilogue = (level, rest, most - rest) if rest and groups > 1 else None
     rows = blocks * r.rows
+    waits: Values = {}
+    for i, counter in enumerate(_BRINGING if ready is not None else ()):
+        waits |= watch(i, counter, ready or 0, level=level)
     return (walk("src", r.source_address // 4, dims, total_dims=6, epilogue=epilogue)
             | walk("dst", wide, many([(rows, 1), (groups, rows)]) or [(1, 1)], total_dims=4)
-            | signal("done", 1) | {"layout": _TRANSPOSE_HALVES if layer.wide_operand else TRANSPOSE_BYTES,
+            | waits | signal("done", 1) | {"layout": _TRANSPOSE_HALVES if layer.wide_operand else TRANSPOSE_BYTES,
                                    "flush_level": len(inner)})
 
 

@@ -20,9 +20,11 @@ from compiler.lowering.builder import walk
 from compiler.lowering.spatial.bands import Windows
 from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission, Leaves
+from compiler.lowering.spatial.families.channel_pool import ChannelPool, by_channels, channel_words
 from compiler.lowering.spatial.families.pool import (
     PIXELS_PER_ROW,
     Pool,
+    PoolStep,
     Region,
     collect_pixels,
     emit_pool,
@@ -43,31 +45,6 @@ _SPARING_ROWS = 48
 """Wide rows for some channels of all pixels: fewer than most layers with weights need."""
 _MOST_GATHERED = NARROW_BYTES // 2
 """Bytes of an image that tile 0 pools as a whole."""
-
-
-@record
-class PoolStep(Layer):
-    """A step of a pool over a whole image.
-
-    Attributes
-    ----------
-    pool:
-        What is done with the pixels.
-    """
-
-    pool: Pool
-
-    banded: ClassVar[bool] = False
-
-    @property
-    def target(self) -> int:  # type: ignore[override]
-        """Number of the result."""
-        return self.pool.target
-
-    @property
-    def sources(self) -> tuple[int, ...]:
-        """The pixels."""
-        return (self.pool.source,)
 
 
 @record
@@ -266,6 +243,9 @@ def read_whole_pool(context: Context, op: Operator) -> Layer:
     count = image.height * image.width
     pool = pool_of(context, op, 1 if op.name == "SUM" else count, y.index, (Window(1), Window(count)))
     origin, maximum = pool.source, pool.maximum
+    if context.generation.pools_by_channels and not maximum and origin not in context.slices and by_channels(image):
+        context.lie(y.index, channel_words(image))
+        return ChannelPool(replace(pool, windows=(Window(image.height), Window(image.width))), image)
     line = Slab(Span(0, 1), Span(0, count), image.padded)
     results = [sum(p.results for p in parts_of(image, t, maximum=maximum)) for t in range(TILES)]
     small = line.size <= _MOST_GATHERED and wide_rows_of(line) <= _MOST_ROWS
