@@ -114,9 +114,9 @@ class AllToAll:
         into = unpacked + further
         unpack = (self._wide("src", count) | walk("dst", target.start, into, total_dims=6)
                   | watch(0, TileCounter.NARROW_TO_WIDE, self._count(tile, TileCounter.NARROW_TO_WIDE) + 1, level=0)
-                  | signal("done", len(into) - 1) | {"drop_level": len(unpacked)})
+                  | signal("done", len(unpacked) if count > 1 else len(into) - 1) | {"drop_level": len(unpacked)})
         self._add(tile, TileCounter.NARROW_TO_WIDE, count)
-        self._add(tile, TileCounter.WIDE_TO_NARROW, into[-1][0] if len(into) > 1 else words)
+        self._add(tile, TileCounter.WIDE_TO_NARROW, count if count > 1 else into[-1][0])
         self._entries.append((("copy", line), [[_Instruction("narrow_to_wide", 1 << tile, pack),
                                                 _Instruction("wide_to_narrow", 1 << tile, unpack)]]))
 
@@ -134,17 +134,19 @@ class AllToAll:
     def emit(self, b: ProgramBuilder) -> None:
         """Write the instructions, equal ones of several lines as one."""
         program: list[_Instruction] = []
-        known: dict[object, int] = {}
+        known: dict[object, list[int]] = {}
         last: dict[tuple[str, int], int] = {}
         for (kind, line), hops in self._entries:
-            for hop in hops:
-                content = (kind, *(i.content for i in hop))
-                at = known.get(content, -1) if len(hop) == _BOTH_ENDS else -1
-                if at > last.get((kind, line), -1):
+            for number, hop in enumerate(hops):
+                alike = known.setdefault((kind, number, *(i.content for i in hop)), [])
+                behind = [at for at in alike if at > last.get((kind, line), -1)]
+                if len(hop) == _BOTH_ENDS and behind:
+                    at = behind[0]
                     for common, own in zip(program[at:], hop, strict=False):
                         common.tiles |= own.tiles
                 else:
-                    at = known[content] = len(program)
+                    at = len(program)
+                    alike.append(at)
                     program += hop
                 last[kind, line] = at
         for instruction in program:

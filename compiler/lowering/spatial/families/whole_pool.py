@@ -245,7 +245,9 @@ def read_whole_pool(context: Context, op: Operator) -> Layer:
     origin, maximum = pool.source, pool.maximum
     if context.generation.pools_by_channels and not maximum and origin not in context.slices and by_channels(image):
         context.lie(y.index, channel_words(image))
-        return ChannelPool(replace(pool, windows=(Window(image.height), Window(image.width))), image)
+        rows, columns = (getattr(op.options, name, 1) for name in ("strideH", "strideW"))
+        windows = Window(image.height, rows), Window(image.width, columns)
+        return ChannelPool(replace(pool, windows=windows), image)
     line = Slab(Span(0, 1), Span(0, count), image.padded)
     results = [sum(p.results for p in parts_of(image, t, maximum=maximum)) for t in range(TILES)]
     small = line.size <= _MOST_GATHERED and wide_rows_of(line) <= _MOST_ROWS
