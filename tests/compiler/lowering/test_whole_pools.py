@@ -11,6 +11,7 @@ from networks import Net, check
 
 from compiler.facts import TILES
 from compiler.graph import TensorType
+from compiler.lowering.spatial.families.channel_pool import channel_words
 from compiler.lowering.spatial.families.whole_pool import parts_of
 from compiler.lowering.spatial.geometry import Image
 
@@ -41,3 +42,26 @@ def test_parts_cover_the_pixels_of_a_tile_once(height: int, width: int, channels
         assert sum(p.results * p.pixels for p in parts) == image.pixels(tile)
         assert len({(p.rows.start, p.columns.start) for p in parts}) == len(parts)
         assert maximum or all(p.pixels <= 257 for p in parts)
+
+
+CHANNELS = [(4, 4, 256), (7, 5, 100), (2, 3, 192), (1, 5, 320), (5, 1, 130), (9, 4, 130), (3, 9, 1028)]
+
+
+@pytest.mark.parametrize("shape", CHANNELS, ids=str)
+def test_every_tile_averages_some_channels(shape: tuple[int, int, int]) -> None:
+    """Tiles exchange over the mesh; any number of rows, columns and groups, in any order of engines."""
+    height, width, channels = shape
+    few = height * width * channels < 10_000
+    check(Net((height, width, 12)).conv(channels, 1).mean().dense(10).model(), seeds=(None, 1), judge=few)
+
+
+def test_a_tile_copies_several_rows_of_pixels_at_once() -> None:
+    check(Net((12, 20, 8)).conv(256, 1).mean().model())
+
+
+@pytest.mark.parametrize(("channels", "tiles"), [(65, 2), (512, 8), (1024, 16), (1280, 10), (2048, 16), (2052, 11)])
+def test_channels_of_tiles_are_whole_groups(channels: int, tiles: int) -> None:
+    words = channel_words(Image(7, 7, channels))
+    assert sum(words) == -(-channels // 4)
+    assert sum(n > 0 for n in words) == tiles
+    assert all(n % 16 == 0 for n in words[:tiles - 1])
