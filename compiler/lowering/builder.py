@@ -152,8 +152,6 @@ class ProgramBuilder:
     ----------
     producer_turns:
         Ring producer operations so far: every sender waits for its turn.
-    turns_of_others:
-        Of these, up to the last one of another sender than tile 0 that the scalar core has not waited for; else zero.
     streamed_to:
         Tiles, as a mask, that parameters from the host have been sent to which may still be on their way.
     """
@@ -164,7 +162,7 @@ class ProgramBuilder:
         self._hints: list[tuple[int, Hint]] = []
         self._trace = first_trace
         self._parts: list[tuple[int, str]] = []
-        self.producer_turns = self.turns_of_others = 0
+        self.producer_turns = 0
         self.streamed_to = 0
         self.ring_b_rows = 0
 
@@ -209,7 +207,7 @@ class ProgramBuilder:
         """No tile goes on before all tiles have finished everything."""
         self.tile_fence(reset=reset, notify=True, final=final)
         self.scalar_fence(wait_tiles=True)
-        self.turns_of_others = self.streamed_to = 0
+        self.streamed_to = 0
 
     # -- scalar registers and host transfers ----------------------------------------------------------
 

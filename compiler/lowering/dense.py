@@ -200,7 +200,7 @@ def settle_rings(b: ProgramBuilder) -> None:
         waits |= {f"wait{n}.value": value, f"wait{n}.enable": 1}
     b.emit("scalar_fence", waits, tiles=ALL_TILES, reset=sum(1 << scalar for _, _, scalar, _ in used), engines=0xC)
     b.barrier(reset=sum(1 << tile for _, _, _, tile in used))
-    b.producer_turns = b.turns_of_others = b.ring_b_rows = 0
+    b.producer_turns = b.ring_b_rows = 0
 
 
 def make_room_for_turns(b: ProgramBuilder, turns: int) -> None:
@@ -310,5 +310,4 @@ def send_vector(b: ProgramBuilder, part: Slice) -> None:
     rows = -(-part.words // ROW_WORDS)
     dims = [(1, 1)] if rows == 1 else [(1, 1), (rows, 0)]
     b.tile("ring_send", 1 << part.tile, walk("src", RECEIVE_ROW, dims, total_dims=4, mask=1, level=1, slot=1),
-           ring_turn(b, part.tile), watch(1, TileCounter.NARROW_TO_WIDE, 1), signal("write", 1),
-           signal("producer", 2), to_scalar=1)
+           ring_turn(b), watch(1, TileCounter.NARROW_TO_WIDE, 1), signal("write", 1), signal("producer", 2), to_scalar=1)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from compiler.beagle.isa.counters import DmaTag, ScalarCounter, TileCounter
 from compiler.facts import PARAMETER_FIFO_LINES, PARAMETER_LINE_BYTES, WIDE_ROWS
-from compiler.lowering.builder import ProgramBuilder, Values, linear, signal, walk, watch
+from compiler.lowering.builder import ProgramBuilder, linear, signal, walk, watch
 from compiler.lowering.dense_layer import (
     DenseLayer,
     by_groups,
@@ -26,8 +26,6 @@ HEADER_GAP_ROWS = 32
 """Rows that official programs leave free between header slots and weight slots."""
 _EARLY_CHUNK_ROWS, _EARLY_STAGING_ROWS = 12, 2
 """Compiler 1.0: rows of weights that arrive together at most, and rows above the header slots."""
-_PACKETS_AHEAD = 26
-"""Packets that tile 0 takes before others get theirs, in the two chains of compiler 1.0: more than wait on the ring."""
 PARAMETER_CREDITS = PARAMETER_FIFO_LINES - 4
 """Lines that the infeed may run ahead of the pops."""
 
@@ -95,7 +93,8 @@ def stream(b: ProgramBuilder, layer: DenseLayer, source: int, out: int, lines: i
     _arrive(b, layer, source, out, TileCounter.RING_READ_A)
     count = round_up(p.groups * p.group_bytes, PARAMETER_LINE_BYTES) // PARAMETER_LINE_BYTES
     fetch_parameters(b, lines, first, count)
-    turn = _turn(b, layer)
+    # Between early dense layers the scalar core waits for no tile: what tile 0 still sends must come before.
+    turn = watch(1, ScalarCounter.PRODUCER_A, b.producer_turns, step=0, level=2) if layer.early else {}
     for tile in range(layer.tiles):
         part = layer.groups_on(tile) * p.group_bytes // PARAMETER_LINE_BYTES
         b.emit("pop", linear("fifo", lines % PARAMETER_FIFO_LINES, part, PARAMETER_FIFO_LINES // 2), signal("credit", 0),
@@ -104,19 +103,6 @@ def stream(b: ProgramBuilder, layer: DenseLayer, source: int, out: int, lines: i
         b.streamed_to |= 1 << tile
         lines += part
     return lines
-
-
-def _turn(b: ProgramBuilder, layer: DenseLayer) -> Values:
-    """Watch for the turn of pops behind what tiles send, where the scalar core has not waited for these tiles.
-
-    Official pops for dense layers wait for no turn. Behind sendings of tile 0 they need none: the first packets go to
-    tile 0, which takes them only when it has sent everything, and holds up the others on the ring until then.
-    """
-    if not layer.early:
-        return {}
-    ahead = layer.groups_on(0) * layer.parameters.group_rows
-    turns = b.turns_of_others if ahead >= _PACKETS_AHEAD else b.producer_turns
-    return watch(1, ScalarCounter.PRODUCER_A, turns, step=0, level=2) if turns else {}
 
 
 def over_ring(b: ProgramBuilder, layer: DenseLayer, source: int, out: int) -> None:

@@ -76,9 +76,9 @@ def send(b: ProgramBuilder, piece: Slice, route: Route, place: int, *, packed: i
            watch(0, TileCounter.WIDE_TO_NARROW, route.words - ROW_WORDS, step=ROW_WORDS, level=level, side=1),
            signal("read", level))
     sent = [(1, 1)] if rows == 1 else [(1, 1), (rows, 0)]
-    b.tile("ring_send", 1 << piece.tile, walk("src", route.row, sent, total_dims=4, mask=1, level=1, slot=1),
-           ring_turn(b, piece.tile), watch(1, TileCounter.NARROW_TO_WIDE, packed + 1), signal("write", 1),
-           signal("producer", 2), receivers=route.receivers)
+    b.tile("ring_send", 1 << piece.tile, walk("src", route.row, sent, total_dims=4, mask=1, level=1, slot=1), ring_turn(b),
+           watch(1, TileCounter.NARROW_TO_WIDE, packed + 1), signal("write", 1), signal("producer", 2),
+           receivers=route.receivers)
     b.tile("narrow_to_wide", 1 << piece.tile, walk("src", piece.word, [(words, 1)], total_dims=6, mask=walked),
            walk("dst", route.row, passed, total_dims=4, mask=0, level=level, slot=1),
            watch(0, TileCounter.RING_WRITE, left, level=level, side=1), signal("done", level), flush_level=1)
@@ -92,10 +92,8 @@ def await_transfers(b: ProgramBuilder) -> None:
     b.scalar_fence(wait_tiles=True, engines=0)
 
 
-def ring_turn(b: ProgramBuilder, tile: int) -> dict[str, int]:
-    """Watch for the turn of a tile that sends on ring A."""
+def ring_turn(b: ProgramBuilder) -> dict[str, int]:
+    """Watch for this sender's turn on ring A."""
     turn = watch(0, TileCounter.RING_PRODUCER_A, b.producer_turns, level=2)
     b.producer_turns += 1
-    if tile:
-        b.turns_of_others = b.producer_turns
     return turn

@@ -143,7 +143,7 @@ def _emit_transfer(b: ProgramBuilder, transfer: Transfer, progress: _Progress) -
     for tiles, fields in by_content(reads):
         b.tile("ring_receive_a", tiles, dict(fields))
     owner, sent = transfer.owner, progress.sent[transfer.owner]
-    b.tile("ring_send", 1 << owner, _rows(SEND_ROW, sent, lines, "src", mask=1), ring_turn(b, owner),
+    b.tile("ring_send", 1 << owner, _rows(SEND_ROW, sent, lines, "src", mask=1), ring_turn(b),
            watch(1, TileCounter.NARROW_TO_WIDE, sent + 1), signal("write", 1), signal("producer", 2),
            receivers=sum(1 << t for t in targets))
     b.tile("narrow_to_wide", 1 << owner, transfer.source.walk("src"), _rows(SEND_ROW, sent, lines, "dst"),

@@ -91,9 +91,8 @@ def _send(b: ProgramBuilder, part: Part) -> None:
     """A tile sends a part, in its turn."""
     lines = -(-part.words // ROW_WORDS)
     dims = [(1, 1)] if lines == 1 else [(1, 1), (lines, 0)]
-    b.tile("ring_send", 1 << part.tile, walk("src", RECEIVE_ROW, dims, total_dims=4, mask=1, level=1, slot=1),
-           ring_turn(b, part.tile), watch(1, TileCounter.NARROW_TO_WIDE, part.first + 1), signal("write", 1),
-           signal("producer", 2), to_scalar=1)
+    b.tile("ring_send", 1 << part.tile, walk("src", RECEIVE_ROW, dims, total_dims=4, mask=1, level=1, slot=1), ring_turn(b),
+           watch(1, TileCounter.NARROW_TO_WIDE, part.first + 1), signal("write", 1), signal("producer", 2), to_scalar=1)
 
 
 def batches(images: Sequence[Mapping[int, int]]) -> list[list[Part]]:

@@ -19,15 +19,13 @@ from compiler.package.container import packages_of
 from tests.compiler.lowering.networks import Net
 
 
-def pops(inputs: int, senders: list[int], *, early: bool = True, waited: bool = False) -> list[Instruction]:
+def pops(inputs: int, senders: list[int], *, early: bool = True) -> list[Instruction]:
     """Stream a layer of 130 outputs on three tiles, behind tiles that send."""
     p = DenseParameters(np.zeros((130, inputs), np.uint8), 128, False, np.ones(1, np.float32), np.zeros(130, np.int32))
     layer = DenseLayer("layer", p, None, 0, 0, 0, 0, early=early)
     b = ProgramBuilder()
-    for tile in senders:
-        ring_turn(b, tile)
-    if waited:
-        b.barrier()
+    for _ in senders:
+        ring_turn(b)
     stream(b, layer, 0, 0, 0, 0)
     program = [ins for chunk in b.finish(first_register=4).chunks for ins in decode_stream(chunk.data)]
     return [ins for ins in program if ins.name == "pop"]
@@ -39,20 +37,9 @@ def turns(found: list[Instruction]) -> list[int | None]:
     return [ins["watch1.count"] if ins["watch1.valid"] else None for ins in found]
 
 
-@pytest.mark.parametrize(("senders", "turn"), [([0, 0, 0], None), ([0, 2, 1, 0], 3), ([1], 1), ([], None)], ids=str)
-def test_parameters_wait_for_other_senders_than_tile_0(senders: list[int], turn: int | None) -> None:
-    """Tile 0, which gets its parameters first, has sent everything when it takes them."""
-    assert turns(pops(100, senders)) == [turn] * 3
-
-
-def test_parameters_wait_for_tile_0_where_it_takes_few_packets() -> None:
-    """25 packets may be less than what the ring holds: official programs show 26 at least."""
-    assert turns(pops(96, [0, 0, 0])) == [3] * 3
-    assert turns(pops(96, [])) == [None] * 3
-
-
-def test_parameters_wait_for_nobody_behind_a_barrier() -> None:
-    assert turns(pops(100, [1, 2, 1], waited=True)) == [None] * 3
+@pytest.mark.parametrize("senders", [[0, 0, 0], [0, 2, 1, 0], [1], []], ids=str)
+def test_parameters_wait_for_all_that_send_before(senders: list[int]) -> None:
+    assert turns(pops(100, senders)) == [len(senders)] * 3
 
 
 def test_later_compilers_wait_for_all_tiles_before() -> None:

@@ -348,7 +348,6 @@ def _send_packed(b: ProgramBuilder, books: Books, kernel: Kernel, pieces: Sequen
                watch(0, TileCounter.RING_PRODUCER_A, b.producer_turns - 1),
                watch(1, TileCounter.RING_PRODUCER_B, b.ring_b_rows), signal("producer", 1), ring=1, to_scalar=1)
         b.producer_turns += piece.rows
-        b.turns_of_others = b.producer_turns
         b.ring_b_rows += piece.rows
     books.packed_rows += rows
     books.packed_words += words
