@@ -89,7 +89,10 @@ def _tensors(graph: Graph, op: Operator, generation: Generation) -> list[tuple[P
     if op.name in _CONVOLUTIONS:
         kernel = kernel_of(graph, op, generation=generation)
         return [(ring_tensor(op.title, kernel), kernel.blob)]
-    if op.name == "SOFTMAX" and is_flat(x):
+    if op.name == "SOFTMAX" and not is_flat(x):
+        layer = softmax_layer(graph, op)
+        return [(_streamed(f"{op.title} table {i}", layer.words), table) for i, table in enumerate(layer.tables)]
+    if op.name == "SOFTMAX":
         spread = generation.softmax is SoftmaxForm.THREE_TABLES
         return softmax_tables(softmax_layer(graph, op, _slices(x.elements) if spread else ()), generation.softmax)
     if op.name in _WITH_CONSTANTS:
@@ -199,4 +202,8 @@ def _table(op: Operator, constant: Tensor, result: Tensor) -> ParameterTensor:
     """Rows of four channels, or the values of a whole image as they are; the chip only accepts them as a stream."""
     channels = result.shape[-1] if result.shape else 1
     rows = -(-channels // 4) if constant.elements in (1, channels) else -(-constant.elements // PARAMETER_LINE_BYTES)
-    return ParameterTensor(f"{op.title} table", Kind.RING, rows, PARAMETER_LINE_BYTES * rows, cacheable=False)
+    return _streamed(f"{op.title} table", rows)
+
+
+def _streamed(name: str, rows: int) -> ParameterTensor:
+    return ParameterTensor(name, Kind.RING, rows, PARAMETER_LINE_BYTES * rows, cacheable=False)

@@ -64,6 +64,10 @@ NETWORKS: dict[str, Build] = {
     "norm of 10 channels": lambda net: net((10, 9, 5)).conv(10, 1, activation="NONE").l2_normalization(),
     "norm of a vector of 30": lambda net: net((8, 8, 4)).mean(keep=False).dense(30).l2_normalization(),
     "norm of 3 channels": lambda net: net((10, 9, 5)).conv(3, 1, activation="NONE").l2_normalization(),
+    "softmax of 2 channels": lambda net: net((12, 11, 6)).conv(2, 1, activation="NONE").softmax(),
+    "softmax of 16 channels": lambda net: net((9, 8, 16)).softmax().conv(4),
+    "softmax of 21 channels": lambda net: net((7, 5, 6)).conv(21, 3, activation="NONE").softmax().conv(4),
+    "softmax of rows": lambda net: net((1, 30, 6)).conv(10, 1, activation="NONE").reshape(30, 10).softmax(),
     "averages at the border": lambda net: net((13, 14, 8)).pool("AVERAGE_POOL_2D", 3, 1, "SAME").conv(4),
     "averages of 72 channels": lambda net: net((15, 14, 8)).conv(72, 1).pool("AVERAGE_POOL_2D", 3, 2, "SAME"),
     "averages of 5 x 5": lambda net: net((15, 14, 5)).pool("AVERAGE_POOL_2D", 5, 2, "SAME"),
@@ -132,6 +136,7 @@ IN_BANDS: dict[str, tuple[Callable[[], Net], int]] = {
     "product": (lambda: Net((32, 24, 8)).conv(12).constant("MUL").binary("MUL", same=True).conv(4), 4500),
     "one column": (lambda: Net((32, 24, 8)).conv(12).spread("MUL", (1, 24)).conv(4), 4500),
     "factors of channels": (_scaled_channels, 5500),
+    "softmax": (lambda: Net((32, 24, 8)).conv(11, activation="NONE").softmax().conv(4), 4000),
     "norm": (lambda: Net((32, 24, 8)).conv(20, activation="NONE").l2_normalization().conv(4), 2500),
 }
 
@@ -164,10 +169,11 @@ def test_a_sum_with_nothing_is_no_step(behind: bool) -> None:
 
 
 def test_parameters_that_the_demand_of_a_graph_knows_are_those_of_the_program() -> None:
-    """Dense layers of several vectors are convolutions; products with one value and sums with nothing have no lines."""
+    """Dense layers of several vectors are convolutions; products with one value and sums with nothing have no lines,
+    softmax of pixels has three tables where channels are no multiple of four."""
     net = Net((6, 6, 8)).conv(12).reshape(1, 36, 12).dense_per_pixel(40, False).dense_per_pixel(12)
     net = net.constant("MUL", 77).constant("ADD", 10).constant("SUB", 133).constant("MUL")
-    model = net.model()
+    model = net.softmax().dense_per_pixel(10).softmax().model()
     (network,) = read_networks(model)[1]
     (part,) = map_graph(model.main).subgraphs
     read = read_demand(model.main, part, "")

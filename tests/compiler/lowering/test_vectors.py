@@ -9,7 +9,6 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from compiler.compile import compile_model
 from compiler.facts import TILES
 from compiler.graph import TensorType
 from compiler.memory.sharing import Sharing
@@ -215,9 +214,3 @@ def test_random_networks(shape: tuple[int, int, int], layers: list[tuple[object,
         outputs.append(net.x)
     compiled = check(net.finish(list(dict.fromkeys(outputs[-2:] if seed % 2 else outputs[-1:]))))
     assert compiled.on_cpu == 0
-
-
-def test_a_softmax_of_many_pixels_stays_on_the_cpu() -> None:
-    compiled = compile_model(Net((4, 4, 5)).conv(4).softmax().model())
-    (reason,) = [v.reason for v in compiled.mapped.verdicts if v.reason]
-    assert "more than one vector" in reason

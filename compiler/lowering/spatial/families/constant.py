@@ -46,10 +46,13 @@ class PerChannel(Unary):
         What goes into the scaling registers: float32 multipliers or int32 biases, 4 bytes per channel.
     added:
         True for biases.
+    part:
+        Tells it from others of the same operator.
     """
 
     constants: bytes = b""
     added: bool = False
+    part: str = ""
 
     takes_over: ClassVar[bool] = True
     on_identity: ClassVar[bool] = False
@@ -61,6 +64,11 @@ class PerChannel(Unary):
         lines = np.zeros((self._groups, PARAMETER_LINE_BYTES // 4), np.uint32)
         lines[:, :_GROUP] = np.resize(np.append(values, np.zeros(-len(values) % _GROUP, np.uint32)), (self._groups, _GROUP))
         return lines.tobytes()
+
+    @property
+    def stream(self) -> str:
+        """Name under which its lines come."""
+        return f"{self.name} {self.part}" if self.part else self.name
 
     @property
     def _groups(self) -> int:
@@ -80,13 +88,13 @@ class PerChannel(Unary):
         b.tile_fence(reset=LAYER_COUNTERS)
         tiles = [t for t in range(TILES) if target.pixels(t)]
         active = sum(1 << t for t in tiles)
-        self._load(b, active)
+        self.load(b, active)
         for mask, fields in by_content({t: self._apply(source, target, t) for t in tiles}):
             b.tile("tensor_op", mask, dict(fields))
-        stream_lines(b, emission.books, self.name, self._groups, receivers=active, lanes=PARAMETER_LINE_BYTES // 4)
+        stream_lines(b, emission.books, self.stream, self._groups, receivers=active, lanes=PARAMETER_LINE_BYTES // 4)
         emission.reset()
 
-    def _load(self, b: ProgramBuilder, tiles: int) -> None:
+    def load(self, b: ProgramBuilder, tiles: int) -> None:
         """Receive lines in turn in two rows, and copy each into its half of the registers when the other is in use."""
         level = int(self._groups == 1)
         b.tile("ring_receive_a", tiles,

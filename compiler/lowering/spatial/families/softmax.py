@@ -23,6 +23,7 @@ from compiler.lowering.spatial.buffers import Lifetime, stack_wide
 from compiler.lowering.spatial.context import Context, is_flat, same_bytes
 from compiler.lowering.spatial.emission import Emission, Leaves
 from compiler.lowering.spatial.families.family import Family
+from compiler.lowering.spatial.families.pixel_softmax import pixel_softmax
 from compiler.lowering.spatial.geometry import Vector
 from compiler.lowering.spatial.layer import Activations, Layer, Stored
 from compiler.lowering.spatial.streaming import stream_parts
@@ -143,9 +144,11 @@ def softmax_layer(graph: Graph, op: Operator, slices: tuple[int, ...] = ()) -> S
     return SoftmaxLayer(op.title, x.shape[-1], scale, zero_point(x), slices or (-(-x.shape[-1] // 4),))
 
 
-def _read(context: Context, op: Operator) -> Softmax | None:
+def _read(context: Context, op: Operator) -> Layer | None:
     (x, y), form = (op.inputs[0], op.outputs[0]), context.generation.softmax
     layer = softmax_layer(context.graph, op)
+    if not is_flat(context.graph.tensors[x]):
+        return pixel_softmax(op, layer, context.resolve(x), y)
     if form is SoftmaxForm.SCALAR_CORE:
         if layer.classes <= _MOST_SCALAR_CLASSES and _leaves(context, y):
             context.alias(y, x)
@@ -181,12 +184,10 @@ def _leaves(context: Context, tensor: int) -> bool:
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
-    """One vector; results in steps of 1/256."""
+    """Over the innermost dimension; results in steps of 1/256."""
     x, y = graph.tensors[op.inputs[0]], graph.output(op)
     if x.type is not y.type or x.quantization is None or y.quantization is None:
         return refusal(op, f"turns {x.type.name} into {y.type.name}, or carries no quantization.")
-    if not is_flat(x):
-        return refusal(op, f"its input {x.name} of shape {list(x.shape)} is more than one vector.", "Use batch size 1.")
     if quantization(y).scale != _SCALE or zero_point(y) != 0:
         return refusal(op, f"its result {y.name} has scale {quantization(y).scale}; the chip gives steps of 1/256.",
                        "Convert with the fixed output range of SOFTMAX.")

@@ -32,7 +32,7 @@ HIGHEST = 255
 IDENTITY_ROW = WIDE_ROWS - 1
 IDENTITY_WORDS = (0x1, 0x100, 0x10000, 0x1000000)
 NO_LIMITS: Values = {"clamp_low": bits(float("-inf")), "clamp_high": bits(float("inf"))}
-_TABLE_COUNTERS = sum(1 << c for c in (TileCounter.AVDATA, TileCounter.PARAMETERS, TileCounter.PARTIAL_SUMS))
+TABLE_COUNTERS = sum(1 << c for c in (TileCounter.AVDATA, TileCounter.PARAMETERS, TileCounter.PARTIAL_SUMS))
 _WITH_TABLE = 1
 _ROOT = 2
 _TANH_SCALE = 1 / 128
@@ -113,7 +113,7 @@ class Unary(OnIdentity):
             build_identity(b, emission.constants[self.name], row, matrix=self.matrix, fenced=self.table is None)
         values = {t: self._copy(source, target, t, row) for t in tiles}
         if self.table is not None:
-            b.tile_fence(reset=_TABLE_COUNTERS, engines=1 << TileEngine.OP)
+            b.tile_fence(reset=TABLE_COUNTERS, engines=1 << TileEngine.OP)
             b.tile("table", sum(1 << t for t in tiles), self.table.fields(), constant1566=3)
             arrived = watch(0, TileCounter.NARROW_TO_WIDE, int(missing), level=1 if target.is_vector else 4)
             values = {t: fields | arrived for t, fields in values.items()}
