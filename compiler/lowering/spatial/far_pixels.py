@@ -89,6 +89,10 @@ class Stretch:
         """How many."""
         return prod(count for count, _ in self.dims)
 
+    def behind(self, words: int) -> Stretch:
+        """Return the same so many words further."""
+        return Stretch(self.start + words, self.dims)
+
     def walk(self, prefix: str, *, total_dims: int = 6) -> Values:
         """Return the fields of a walk over them."""
         return walk(prefix, self.start, self.dims, total_dims=total_dims)
@@ -101,6 +105,10 @@ class Transfer:
     owner: int
     source: Stretch
     targets: Mapping[int, Stretch]
+
+    def behind(self, source: int, target: int) -> Transfer:
+        """Return the same so many words further on the sender and on the receivers."""
+        return Transfer(self.owner, self.source.behind(source), {t: s.behind(target) for t, s in self.targets.items()})
 
 
 def send(b: ProgramBuilder, transfers: Iterable[Transfer]) -> None:

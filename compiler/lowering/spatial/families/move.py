@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import pairwise
 from math import gcd
 from typing import ClassVar
@@ -22,7 +23,7 @@ from compiler.lowering.builder import LAYER_COUNTERS
 from compiler.lowering.dense import SEND_ROW
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.far_pixels import Stretch, Transfer, send
-from compiler.lowering.spatial.geometry import Activation, Image, many
+from compiler.lowering.spatial.geometry import Activation, Image, Layout, many
 from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.lowering.spatial.origins import PADDING, Origins
 from compiler.records import record
@@ -56,7 +57,7 @@ class Move(Layer):
 
     def objection(self, activations: Activations) -> tuple[str, str] | None:
         """Too many transfers do not fit an instruction stream."""
-        count = len(transfers(activations[self.source], activations[self.target], self.origins))
+        count = len(self._transfers(activations))
         if count <= MOST_TRANSFERS:
             return None
         return (f"moves elements between tiles in {count} pieces, the limit is {MOST_TRANSFERS}.",
@@ -70,8 +71,22 @@ class Move(Layer):
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Send all words to their places."""
         emission.b.barrier(reset=LAYER_COUNTERS)
-        send(emission.b, transfers(activations[self.source], activations[self.target], self.origins))
+        source, target = (activations[t].address // 4 for t in (self.source, self.target))
+        send(emission.b, [transfer.behind(source, target) for transfer in self._transfers(activations)])
         emission.settled()
+
+    def _transfers(self, activations: Activations) -> list[Transfer]:
+        """Return the transfers between images at address zero; they are the same wherever the images lie."""
+        source, target = (activations[t].at(0) for t in (self.source, self.target))
+        layouts = source.layout, target.layout
+        if layouts not in self._known:
+            self._known[layouts] = transfers(source, target, self.origins)
+        return self._known[layouts]
+
+    @cached_property
+    def _known(self) -> dict[tuple[Layout, Layout], list[Transfer]]:
+        """Those found by now."""
+        return {}
 
 
 def transfers(source: Activation, target: Activation, origins: Origins) -> list[Transfer]:
