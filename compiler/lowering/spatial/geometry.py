@@ -230,6 +230,10 @@ class Region:
         """Tell whether there is a pixel in it."""
         return len(self.rows) > 0 and len(self.columns) > 0
 
+    def __hash__(self) -> int:
+        """Hash at once: layouts are looked up by many regions."""
+        return hash((self.rows.start, self.rows.stop, self.columns.start, self.columns.stop))
+
     def hull(self, other: Region) -> Region:
         """Return the smallest region around both."""
         return Region(self.rows.hull(other.rows), self.columns.hull(other.columns))

@@ -35,11 +35,11 @@ from compiler.lowering.spatial.layer import Layer
 from compiler.lowering.spatial.origins import (
     PADDING,
     SAME_ORDER,
+    Moved,
     Origins,
     missing_constant,
     operand_of,
     origins_of,
-    separated,
     window_of,
 )
 from compiler.lowering.spatial.weights import Kernel, convolution_kernel
@@ -110,10 +110,9 @@ def copy_pixels(name: str, source: int, x: Tensor, target: int, y: Tensor, windo
                  windows=windows, first_channel=channel)
 
 
-def take(name: str, source: int, x: Tensor, target: int, y: Tensor, origins: Origins) -> Layer | None:
+def take(name: str, source: int, x: Tensor, target: int, y: Tensor, moved: Moved) -> Layer | None:
     """Return the layer that makes a result of an image; None when rows, columns and channels are mixed."""
-    extent = extent_of(x)
-    parts = separated(origins, extent)
+    extent, parts = moved.extent, moved.parts
     if parts is None:
         return None
     channels = parts[2]
@@ -145,20 +144,20 @@ def read_moved(context: Context, op: Operator) -> list[Layer]:
     if op.name in SAME_ORDER and extent_of(x) == extent_of(graph.output(op)):
         context.alias(op.outputs[0], x.index)
         return layers
-    for t, origins in zip(op.outputs, origins_of(graph, op), strict=True):
+    for t, moved in zip(op.outputs, origins_of(graph, op), strict=True):
         if t not in context.subgraph.outputs and not context.members(t):
             continue
         name = op.title if len(op.outputs) == 1 else f"{op.title} result {len(layers)}"
         y = graph.tensors[t]
-        layer = take(name, context.resolve(x.index), x, t, y, origins)
+        layer = take(name, context.resolve(x.index), x, t, y, moved)
         if layer is not None:
             layers.append(layer)
-        elif (origins == PADDING).any() or unary_multiplier(x, y) != 1 or zero_point(x) != zero_point(y):
+        elif (moved.origins == PADDING).any() or unary_multiplier(x, y) != 1 or zero_point(x) != zero_point(y):
             raise LoweringRefusal(op.index, refusal(
                 op, f"moves elements of {x.name} of shape {list(x.shape)} to {y.name} of shape {list(y.shape)} in an order "
                 "that is not generated."))
         else:
-            layers += move(context, name, x, y, origins)
+            layers += move(context, name, x, y, moved.origins)
     return layers
 
 
