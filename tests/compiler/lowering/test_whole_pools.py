@@ -55,6 +55,13 @@ def test_every_tile_averages_some_channels(shape: tuple[int, int, int]) -> None:
     check(Net((height, width, 12)).conv(channels, 1).mean().dense(10).model(), seeds=(None, 1), judge=few)
 
 
+@pytest.mark.parametrize(("shape", "name"), [((3, 3, 5), "REDUCE_MIN"), ((5, 2, 61), "MEAN"), ((6, 7, 64), "SUM"),
+                                            ((4, 6, 200), "REDUCE_MAX")], ids=str)
+def test_few_channels_and_extrema(shape: tuple[int, int, int], name: str) -> None:
+    """Up to 64 channels come together on tile 0; extrema go the same way."""
+    check(Net((*shape[:2], 3), TensorType.UINT8).conv(shape[2], 1).reduce(name, 1, 2).conv(6, 1).model(), judge=True)
+
+
 def test_a_tile_copies_several_rows_of_pixels_at_once() -> None:
     check(Net((12, 20, 8)).conv(256, 1).mean().model())
 

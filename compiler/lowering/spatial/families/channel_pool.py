@@ -1,4 +1,4 @@
-"""Averages over whole images as compiler 16.0 makes them: every tile gets some channels of all pixels and pools these.
+"""Pools over whole images as compiler 16.0 makes averages: every tile gets some channels of all pixels and pools these.
 
 The tiles of a column exchange first, so that each row of tiles has the channels of its tiles; then those of a row.
 """
@@ -40,7 +40,7 @@ _BY_ROWS, _BY_CHANNELS = "by rows", "by channels"
 
 @record
 class ChannelPool(PoolStep):
-    """A pool whose pixels come together on several tiles, some channels on each: two steps.
+    """A pool whose pixels come together on as many tiles as there are groups of channels: two steps.
 
     Attributes
     ----------
@@ -225,7 +225,6 @@ def channel_words(image: Image) -> tuple[int, ...]:
 
 
 def by_channels(image: Image) -> bool:
-    """Tell whether there are several tiles to share the channels, and few pixels."""
-    words = channel_words(image)
-    line = Slab(Span(0, image.height), Span(0, image.width), 4 * words[0])
-    return image.height * image.width > 1 and words[1] > 0 and wide_rows_of(line) <= _MOST_ROWS
+    """Tell whether there are few pixels, but more than one; up to 64 channels are all on tile 0."""
+    line = Slab(Span(0, image.height), Span(0, image.width), 4 * channel_words(image)[0])
+    return image.height * image.width > 1 and wide_rows_of(line) <= _MOST_ROWS

@@ -243,7 +243,7 @@ def read_whole_pool(context: Context, op: Operator) -> Layer:
     count = image.height * image.width
     pool = pool_of(context, op, 1 if op.name == "SUM" else count, y.index, (Window(1), Window(count)))
     origin, maximum = pool.source, pool.maximum
-    if context.generation.pools_by_channels and not maximum and origin not in context.slices and by_channels(image):
+    if context.generation.pools_by_channels and origin not in context.slices and by_channels(image):
         context.lie(y.index, channel_words(image))
         rows, columns = (getattr(op.options, name, 1) for name in ("strideH", "strideW"))
         windows = Window(image.height, rows), Window(image.width, columns)
