@@ -64,6 +64,10 @@ NETWORKS: dict[str, Build] = {
     "norm of 10 channels": lambda net: net((10, 9, 5)).conv(10, 1, activation="NONE").l2_normalization(),
     "norm of a vector of 30": lambda net: net((8, 8, 4)).mean(keep=False).dense(30).l2_normalization(),
     "norm of 3 channels": lambda net: net((10, 9, 5)).conv(3, 1, activation="NONE").l2_normalization(),
+    "largest of 7 channels": lambda net: net((9, 8, 6)).conv(7, 1, activation="NONE").reduce("REDUCE_MAX", 3),
+    "largest of 16 channels": lambda net: net((9, 8, 16)).reduce("REDUCE_MAX", 3, keep=False),
+    "smallest of 7 channels": lambda net: net((9, 8, 7)).reduce("REDUCE_MIN", 3).conv(4),
+    "smallest of 16 channels": lambda net: net((9, 8, 16)).reduce("REDUCE_MIN", 3),
     "softmax of 2 channels": lambda net: net((12, 11, 6)).conv(2, 1, activation="NONE").softmax(),
     "softmax of 16 channels": lambda net: net((9, 8, 16)).softmax().conv(4),
     "softmax of 21 channels": lambda net: net((7, 5, 6)).conv(21, 3, activation="NONE").softmax().conv(4),
@@ -151,9 +155,8 @@ def test_bands_give_the_same_values(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("build", "reason"), [
-    (lambda: Net((6, 6, 6)).reduce("REDUCE_MAX", 3), "can only be summed up"),
     (lambda: Net((6, 6, 8)).reduce("SUM", 1, 3), "rows, columns, both of them, or channels"),
-], ids=["channels", "axes"])
+], ids=["axes"])
 def test_what_is_not_generated_stays_on_the_cpu_with_the_true_reason(build: Callable[[], Net], reason: str) -> None:
     compiled = compile_model(build().model())
     assert compiled.on_cpu == 1

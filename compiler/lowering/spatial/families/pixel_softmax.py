@@ -7,7 +7,7 @@ of a vector's, which come with every inference. The official compiler does so wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,9 +18,10 @@ from compiler.graph import Operator
 from compiler.lowering.arithmetic import bits
 from compiler.lowering.builder import LAYER_COUNTERS, ProgramBuilder, Values, signal, standing, walk, watch
 from compiler.lowering.softmax_layer import Limits, SoftmaxLayer
-from compiler.lowering.softmax_step import block_of, limited, nest, no_sums, short_loop, short_walk, step_fields
+from compiler.lowering.softmax_step import block_of, nest, no_sums, short_loop, short_walk, step_fields
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.addition import Addition
+from compiler.lowering.spatial.families.channel_maximum import SpreadMaximum, on_tiles
 from compiler.lowering.spatial.families.composite import FIRST, SECOND, Composite
 from compiler.lowering.spatial.families.constant import PerChannel
 from compiler.lowering.spatial.families.multiplication import OPERAND_ROW
@@ -33,14 +34,13 @@ from compiler.lowering.spatial.families.unary import (
     apply_to_words,
     build_identity,
 )
-from compiler.lowering.spatial.geometry import Activation, by_content, many
+from compiler.lowering.spatial.geometry import Activation, many
 from compiler.lowering.spatial.layer import Activations, Effort, Layer, most_pixels
 from compiler.lowering.spatial.streaming import stream_lines
 from compiler.records import record
 
-_FIRST_BYTE = (1, 1, 1, 1)
 _FIRST_BYTES = (0x1, 0x100, 0x1, 0x100)
-"""Matrices that copy the first byte of a word four times, and the first two twice."""
+"""A matrix that copies the first two bytes of a word."""
 _ROOT_BYTES, _SQUARE_BYTES, _INVERSE_BYTES = 8, 16, 4
 _HIGHEST = 255
 _STEP = bits(np.float32(1 / 65535))
@@ -48,67 +48,6 @@ _SHARE = bits(np.float32(1.1921416e-7))
 _PLAIN, _TABLE, _ROOT = 4, 5, 7
 """Modes of the output stage with 16 bits: no table, exponential, reciprocal root."""
 _COPY = Unary("", 0, 0, 0, 0, bits(1.0), NO_LIMITS["clamp_low"], NO_LIMITS["clamp_high"])
-
-
-@record
-class ChannelMaximum(Layer):
-    """The largest channel of every pixel, in all channels.
-
-    Attributes
-    ----------
-    limits:
-        Output stage of what has the operand's scale and zero point.
-    """
-
-    name: str
-    source: int
-    target: int
-    zero_point: int
-    limits: Limits
-
-    @property
-    def sources(self) -> tuple[int, ...]:
-        """The image."""
-        return (self.source,)
-
-    def effort(self, target: Activation) -> Effort:
-        """Return a step per byte and one per copied word; a word for the maximum."""
-        return Effort(target.image.padded + target.image.padded // 4, scratch=4)
-
-    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
-        """Return the first row that words pass through."""
-        del scenes, top
-        return OPERAND_ROW
-
-    def constant_bytes(self, scenes: Sequence[Activations]) -> int:
-        """Return the bytes in which the copying matrix is built."""
-        del scenes
-        return 4 * CONSTANT_WORDS
-
-    def room_bytes(self, scenes: Sequence[Activations]) -> int:
-        """Return the bytes of the maxima."""
-        return 4 * most_pixels(self, scenes)
-
-    def emit(self, emission: Emission, activations: Activations) -> None:
-        """Find the largest byte of every pixel, and copy it."""
-        b, largest = emission.b, emission.rooms[self.name]
-        source, target = activations[self.source], activations[self.target]
-        tiles = [t for t in range(TILES) if target.pixels(t)]
-        b.tile_fence(reset=LAYER_COUNTERS)
-        _on_tiles(b, tiles, "narrow_to_wide", lambda tile: _words_singly(source, target, tile))
-        _on_tiles(b, tiles, "tensor_max", lambda tile: self._largest(target, tile, largest))
-        b.tile_fence(reset=LAYER_COUNTERS)
-        build_identity(b, emission.constants[self.name], matrix=_FIRST_BYTE)
-        _on_tiles(b, tiles, "tensor_op", lambda tile: _copies(target, tile, largest))
-        emission.reset()
-
-    def _largest(self, target: Activation, tile: int, largest: int) -> Values:
-        words, pixels, z = target.image.padded // 4, target.pixels(tile), self.zero_point
-        return step_fields(nest(4, words, pixels), walk("out", largest, [(1, 4), (pixels, 4)], total_dims=8),
-                           walk("weights", 4 * OPERAND_ROW, [(4, 1), (words, 0), (pixels, 0)], total_dims=8, level=1,
-                                slot=4), walk("partial", 0, [(4 * words, 0), (pixels, 0)], total_dims=8, level=1, slot=4),
-                           limited(self.limits), watch(0, TileCounter.NARROW_TO_WIDE, 1), signal("parameters", 1),
-                           constant=-z, out_zero_point=z, weights_zero_point=z, channel_group_level=1, reduction=3)
 
 
 @record
@@ -179,18 +118,18 @@ class PixelShares(Layer):
         self._exponentiate(emission, source, target, powers)
         if self.softmax.masked:
             h, size = self.softmax.summands, self._power_bytes
-            _on_tiles(b, tiles, "tensor_op", lambda tile: _moved(
+            on_tiles(b, tiles, "tensor_op", lambda tile: _moved(
                 powers, (4, size), packed, (4, 4 * h), (h, target.pixels(tile))))
             b.tile_fence(reset=LAYER_COUNTERS)
         summed = packed if self.softmax.masked else powers
         self._sum(b, {t: target.pixels(t) for t in tiles}, summed, root)
         _invert(b, {t: target.pixels(t) for t in tiles}, root, square)
         build_identity(b, constants, OPERAND_ROW, matrix=_FIRST_BYTES)
-        _on_tiles(b, tiles, "tensor_op", lambda tile: _moved(
+        on_tiles(b, tiles, "tensor_op", lambda tile: _moved(
             root, (4, _ROOT_BYTES), inverse, (4, _INVERSE_BYTES), (1, target.pixels(tile)), OPERAND_ROW))
         b.tile_fence(reset=LAYER_COUNTERS)
-        _on_tiles(b, tiles, "narrow_to_wide", lambda tile: self._in_pairs(target.pixels(tile), powers))
-        _on_tiles(b, tiles, "tensor_op", lambda tile: self._shares(target, tile, inverse))
+        on_tiles(b, tiles, "narrow_to_wide", lambda tile: self._in_pairs(target.pixels(tile), powers))
+        on_tiles(b, tiles, "tensor_op", lambda tile: self._shares(target, tile, inverse))
         b.tile_fence(reset=1 << TileCounter.NARROW_TO_WIDE)
         b.tile_fence(reset=1 << TileCounter.PARAMETERS)
         emission.reset()
@@ -205,7 +144,7 @@ class PixelShares(Layer):
         _load_table(b, active, EXPONENTIAL)
         if factors is not None:
             factors.load(b, active)
-        _on_tiles(b, tiles, "tensor_op", lambda tile: self._powers(source, target, tile, powers))
+        on_tiles(b, tiles, "tensor_op", lambda tile: self._powers(source, target, tile, powers))
         if factors is not None:
             stream_lines(b, emission.books, factors.stream, self.softmax.words, receivers=active,
                          lanes=PARAMETER_LINE_BYTES // 4)
@@ -259,8 +198,8 @@ class PixelShares(Layer):
                                watch(0, TileCounter.NARROW_TO_WIDE, 1), signal("parameters", 1), weights_16bit=1,
                                nonlinear=_ROOT, multiplier=_STEP, reduction=3, channel_group_level=1)
 
-        _on_tiles(b, list(pixels), "narrow_to_wide", pack)
-        _on_tiles(b, list(pixels), "tensor_sum", add)
+        on_tiles(b, list(pixels), "narrow_to_wide", pack)
+        on_tiles(b, list(pixels), "tensor_sum", add)
         b.tile_fence(reset=LAYER_COUNTERS)
 
     def _in_pairs(self, pixels: int, powers: int) -> Values:
@@ -317,10 +256,10 @@ def _invert(b: ProgramBuilder, pixels: dict[int, int], root: int, square: int) -
                            in_16bit=1, slot2_off=1, slot3_off=1, channel_group_level=2, nonlinear=_PLAIN)
 
     tiles = list(pixels)
-    _on_tiles(b, tiles, "tensor_op", multiply)
-    _on_tiles(b, tiles, "narrow_to_wide", pass_through)
+    on_tiles(b, tiles, "tensor_op", multiply)
+    on_tiles(b, tiles, "narrow_to_wide", pass_through)
     b.tile_fence(engines=1 << TileEngine.NARROW_TO_WIDE)
-    _on_tiles(b, tiles, "tensor_op", gather)
+    on_tiles(b, tiles, "tensor_op", gather)
     b.tile_fence(reset=1 << TileCounter.NARROW_TO_WIDE)
     b.tile_fence(reset=1 << TileCounter.PARAMETERS)
     b.tile_fence(reset=LAYER_COUNTERS)
@@ -329,32 +268,6 @@ def _invert(b: ProgramBuilder, pixels: dict[int, int], root: int, square: int) -
 def _load_table(b: ProgramBuilder, tiles: int, table: PiecewiseQuartic) -> None:
     b.tile_fence(reset=TABLE_COUNTERS, engines=1 << TileEngine.OP)
     b.tile("table", tiles, table.fields(), constant1566=3)
-
-
-def _on_tiles(b: ProgramBuilder, tiles: Sequence[int], name: str, fields: Callable[[int], Values]) -> None:
-    for mask, values in by_content({t: fields(t) for t in tiles}):
-        b.tile(name, mask, dict(values))
-
-
-def _words_singly(source: Activation, target: Activation, tile: int) -> Values:
-    """Fields that move the words of pixels into wide rows, one to a row, in two rows that take turns."""
-    rows, columns = target.own(tile)
-    slab = source.slab(tile)
-    words = slab.pixel // 4
-    first = (source.address + slab.offset(rows.start, columns.start)) // 4
-    dims = many([(words, 1), (len(columns), words), (len(rows), slab.pitch // 4)]) or [(1, 1)]
-    return (walk("src", first, dims, total_dims=6)
-            | walk("dst", OPERAND_ROW, [(words, 0), (len(columns) * len(rows), 0)], total_dims=4, slot=1)
-            | watch(0, TileCounter.PARAMETERS, -1, level=0, side=1) | signal("done", 0))
-
-
-def _copies(target: Activation, tile: int, largest: int) -> Values:
-    """Fields that copy a word of every pixel into all its words."""
-    rows, columns = target.own(tile)
-    slab = target.slab(tile)
-    counts = slab.pixel // 4, len(columns), len(rows)
-    return apply_to_words(_COPY, largest, (0, 4, 4 * len(columns)), target.own_address(tile),
-                          (4, slab.pixel, slab.pitch), counts)
 
 
 def _moved(source: int, source_strides: tuple[int, int], target: int, target_strides: tuple[int, int],
@@ -372,7 +285,7 @@ def pixel_softmax(op: Operator, layer: SoftmaxLayer, source: int, target: int) -
         before, after, scales = (_words_of(table) for table in layer.tables[:3])
         parts.append(_mask(name, "before", (source, FIRST), z, layer.operands, before))
         factors = PerChannel(name, FIRST, target, 0, 0, 0, 0, 0, constants=scales, part="factors")
-    parts.append(ChannelMaximum(name, FIRST if layer.masked else source, SECOND, z, layer.operands))
+    parts.append(SpreadMaximum(name, FIRST if layer.masked else source, SECOND, z, layer.operands))
     d = layer.differences
     parts.append(Addition(name, (source, SECOND), FIRST, (1, -1), 0, _HIGHEST, d.multiplier, d.low, d.high))
     if layer.masked:

@@ -1,7 +1,7 @@
 """MEAN, SUM, REDUCE_MAX and REDUCE_MIN along rows, columns or channels.
 
 Along rows and columns they are pools. Along channels the words of a pixel pass through wide memory, one
-to a row, and are summed up byte by byte.
+to a row, and are summed up or compared byte by byte.
 """
 
 from __future__ import annotations
@@ -13,15 +13,19 @@ import numpy as np
 
 from compiler.beagle.isa.counters import TileCounter
 from compiler.facts import TILES
-from compiler.graph import Graph, Operator
+from compiler.graph import Graph, Operator, Tensor
 from compiler.lowering.arithmetic import bits, clamp, mean_multiplier, zero_point
 from compiler.lowering.builder import LAYER_COUNTERS, Values, signal, walk, watch
 from compiler.lowering.lowered import refusal
-from compiler.lowering.spatial.context import Context, extent_of
+from compiler.lowering.softmax_layer import Limits
+from compiler.lowering.spatial.context import Context, extent_of, image_of
 from compiler.lowering.spatial.emission import Emission
+from compiler.lowering.spatial.families.channel_maximum import ChannelMaximum
+from compiler.lowering.spatial.families.constant import PerChannel
 from compiler.lowering.spatial.families.family import Family
 from compiler.lowering.spatial.families.multiplication import OPERAND_ROW, blocks_of, pass_through
 from compiler.lowering.spatial.families.selection import fill_words, move
+from compiler.lowering.spatial.families.unary import HIGHEST, complement
 from compiler.lowering.spatial.families.whole_pool import pool_of, read_whole_pool
 from compiler.lowering.spatial.geometry import IDENTITY, Activation, Window, by_content
 from compiler.lowering.spatial.layer import Activations, Effort, Layer
@@ -29,6 +33,8 @@ from compiler.mapping import Status, Verdict
 from compiler.records import record
 
 _USUAL_STEPS = 64
+_MOST = 1 << 30
+"""More than any value."""
 _ROWS, _COLUMNS, _CHANNELS = range(3)
 _NAMES = ("rows", "columns", "channels")
 
@@ -124,6 +130,10 @@ def _read(context: Context, op: Operator) -> Layer | list[Layer]:
 def _along(context: Context, op: Operator, axis: int, share: int, length: int, target: int) -> Layer:
     """Return the reduction of one dimension of a length, which is kept."""
     x, y = context.graph.tensors[op.inputs[0]], context.graph.output(op)
+    if axis == _CHANNELS and op.name in ("REDUCE_MAX", "REDUCE_MIN"):
+        negated = op.name == "REDUCE_MIN"
+        return ChannelMaximum(op.title, _least_elsewhere(context, op, x, negated=negated), target, zero_point(y),
+                              Limits(bits(1.0), *clamp(y, 0)), negated)
     if axis == _CHANNELS:
         return ChannelSum(op.title, fill_words(context, op.title, x), target, zero_point(x), zero_point(y),
                           bits(mean_multiplier(x, y, share)), *clamp(y, 0))
@@ -133,8 +143,26 @@ def _along(context: Context, op: Operator, axis: int, share: int, length: int, t
     return replace(pool, source=context.resolve(pool.source))
 
 
+def _least_elsewhere(context: Context, op: Operator, x: Tensor, *, negated: bool) -> int:
+    """Return the image to compare, or what it lacks to 255: where words hold no channels stands the least value, zero."""
+    source, image = context.resolve(x.index), image_of(x)
+    spare = np.arange(image.padded) >= image.channels
+    if not negated and not spare.any():
+        return source
+    made = context.between(x, (*x.shape[:-1], image.padded), "compared")
+    z = zero_point(x)
+    if not spare.any():
+        context.before.append(complement(made.name, source, made.index))
+        return made.index
+    stage = (0, HIGHEST, bits(-1.0), bits(-HIGHEST), 0) if negated else (z, z, bits(1.0), *clamp(x, 0))
+    # A complement takes away what is added.
+    biases = np.where(spare, _MOST if negated else -_MOST, 0).astype(np.int32)
+    context.before.append(PerChannel(made.name, source, made.index, *stage, constants=biases.tobytes(), added=True))
+    return made.index
+
+
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Along rows, columns, both of them, or channels (these MEAN and SUM only)."""
+    """Along rows, columns, both of them, or channels."""
     x, y, axes = graph.tensors[op.inputs[0]], graph.output(op), graph.tensors[op.inputs[1]]
     if not axes.is_constant:
         return Verdict(Status.NOT_CONSTANT, f"{op.title}: its axes must be constants.", "Freeze the model first.")
@@ -145,9 +173,6 @@ def _objection(graph: Graph, op: Operator) -> Verdict | None:
     if (not reduced and whole) or min(reduced, default=0) < 0 or (len(reduced) > 1 and reduced != whole):
         return refusal(op, f"reduces {x.name} of shape {list(x.shape)} along {axes.array().reshape(-1).tolist()}; rows, "
                            "columns, both of them, or channels are generated.", "Reduce in several steps.")
-    if reduced == {_CHANNELS} and op.name not in ("MEAN", "SUM"):
-        return refusal(op, f"compares the {extent[_CHANNELS]} channels of {x.name}; they can only be summed up.",
-                       "Transpose the tensor, so that rows or columns are compared.")
     return None
 
 

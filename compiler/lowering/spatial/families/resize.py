@@ -177,7 +177,7 @@ def _read(context: Context, op: Operator) -> Layer | None:
 
 
 def _objection(graph: Graph, op: Operator) -> Verdict | None:
-    """Batch size 1; scale and zero point stay. Places between pixels must be multiples of a power of two of a pixel."""
+    """Batch size 1; scale and zero point stay. Places between pixels must be quarters of their distance."""
     x, y = graph.tensors[op.inputs[0]], graph.output(op)
     if not graph.tensors[op.inputs[1]].is_constant:
         return Verdict(Status.NOT_CONSTANT, f"{op.title}: the new size must be a constant.", "Freeze the model first.")
