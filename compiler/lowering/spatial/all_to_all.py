@@ -104,15 +104,22 @@ class AllToAll:
             Words of a pixel, columns, rows.
         """
         words, columns, rows = size
-        together = _together(words, columns, rows)
-        (packed, more), (unpacked, further) = (_dims(block, words, (columns, rows), together) for block in (source, target))
+        rest = 0
+        if all(block.pixel == words and block.pitch == words * columns for block in (source, target)):
+            packed, more, rest = _stretch(words * columns * rows)
+            unpacked, further = packed, more
+        else:
+            together = _together(words, columns, rows)
+            (packed, more), (unpacked, further) = (_dims(block, words, (columns, rows), together)
+                                                   for block in (source, target))
         count = prod(n for n, _ in more)
-        pack = (walk("src", source.start, packed + more, total_dims=6) | self._wide("dst", count) | signal("done", 0)
-                | {"flush_level": len(packed)})
+        short = (1, rest, ROW_WORDS - rest) if rest else None
+        pack = (walk("src", source.start, packed + more, total_dims=6, epilogue=short) | self._wide("dst", count)
+                | signal("done", 0) | {"flush_level": len(packed)})
         if count > 1:
             pack |= watch(0, TileCounter.WIDE_TO_NARROW, self._count(tile, TileCounter.WIDE_TO_NARROW) - 1, level=0, side=1)
         into = unpacked + further
-        unpack = (self._wide("src", count) | walk("dst", target.start, into, total_dims=6)
+        unpack = (self._wide("src", count) | walk("dst", target.start, into, total_dims=6, epilogue=short)
                   | watch(0, TileCounter.NARROW_TO_WIDE, self._count(tile, TileCounter.NARROW_TO_WIDE) + 1, level=0)
                   | signal("done", len(unpacked) if count > 1 else len(into) - 1) | {"drop_level": len(unpacked)})
         self._add(tile, TileCounter.NARROW_TO_WIDE, count)
@@ -201,6 +208,18 @@ class AllToAll:
 def _blocks(words: Stretch) -> int:
     """Events that a walk over words raises."""
     return words.words if len(words.dims) == 1 else words.words // words.dims[0][0]
+
+
+def _stretch(words: int) -> tuple[list[Dim], list[Dim], int]:
+    """Return the dimensions of words in one stretch: within a wide row, over rows, and words of the last row if fewer.
+
+    Examples
+    --------
+    >>> _stretch(40), _stretch(3240)
+    (([(40, 1)], [], 0), ([(64, 1)], [(51, 64)], 40))
+    """
+    within = min(words, ROW_WORDS)
+    return [(within, 1)], many([(-(-words // within), within)]), words % within
 
 
 def _together(words: int, columns: int, rows: int) -> tuple[int, int]:

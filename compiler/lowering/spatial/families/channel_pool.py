@@ -33,7 +33,7 @@ from compiler.records import record
 
 _GROUP_WORDS = LANES // 4
 _MOST_ROWS = 64
-"""Wide rows that the pixels of a tile take at most. Official programs show up to 28, and another form for 297; for larger
+"""Wide rows that the pixels of a tile take at most. Official programs show up to 28, and 297 in a DeepLab; for larger
 images it is quicker that every tile sums its own pixels."""
 _BY_ROWS, _BY_CHANNELS = "by rows", "by channels"
 
