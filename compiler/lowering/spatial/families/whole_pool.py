@@ -1,8 +1,9 @@
 """Pools over all pixels of an image.
 
-The pixels of a small image come together on tile 0 and are pooled there. Of a large one every tile pools
-its own, and only the results come together: maxima of 8 bits, or sums of 16. An official DeepLab v3 sums
-the rows of its image so before it adds up the sums.
+The pixels of a small image come together on tile 0 and are pooled there; with compiler 16.0 those of a
+smaller one on as many tiles as there are groups of channels. Of a large image every tile pools its own,
+and only the results come together: maxima of 8 bits, or sums of 16. An official DeepLab v3 sums the rows
+of its image so before it adds up the sums.
 """
 
 from __future__ import annotations
