@@ -114,9 +114,8 @@ class PerChannel(Unary):
         counts = (len(columns), len(rows), self._groups)
         fields = apply_to_words(self, source.address + a.offset(rows.start, columns.start), (a.pixel, a.pitch, 4),
                                 target.own_address(tile), (c.pixel, c.pitch, 4), counts)
-        fields |= {"use_bias": 1} if self.added else {"use_multiplier": 1}
-        fields |= {"channel_group_level": 3} | signal("avdata", 2)
-        return fields | watch(0, TileCounter.WIDE_TO_SCALING, 1, level=3)
+        fields = fields | ({"use_bias": 1} if self.added else {"use_multiplier": 1})
+        return fields | {"channel_group_level": 3} | signal("avdata", 2) | watch(0, TileCounter.WIDE_TO_SCALING, 1, level=3)
 
 
 def is_per_channel(constant: Tensor, y: Tensor) -> bool:

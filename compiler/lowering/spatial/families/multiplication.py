@@ -8,6 +8,7 @@ product; four of them are then put together.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import ClassVar
 
 from compiler.beagle.isa.counters import TileCounter, TileEngine
@@ -121,16 +122,23 @@ def blocks_of(image: Activation) -> tuple[int, int]:
 
 
 def _multiply(layer: Product, a: Activation, target: Activation, tile: int, products: int, operand: int) -> Values:
+    """Multiply every byte of one operand with a byte of the other."""
     rows, columns = target.own(tile)
     slab = a.slab(tile)
-    block, blocks = blocks_of(target)
-    channels, high, wide = slab.pixel, len(rows), len(columns)
+    return _multiplied(layer, len(rows), len(columns), (slab.pixel, slab.pitch, slab.size),
+                       a.address + slab.offset(rows.start, columns.start), blocks_of(target), products, operand)
+
+
+@lru_cache(maxsize=4096)
+def _multiplied(layer: Product, high: int, wide: int, slab: tuple[int, int, int], first: int, parts: tuple[int, int],
+                products: int, operand: int) -> Values:
+    """Many tiles have the same part of an image; pixel, pitch and size of the slab in bytes."""
+    (block, blocks), channels = parts, slab[0]
     fields: Values = _ONE_BYTE | {f"loop{i}": n - 1 for i, n in enumerate((4 * block, blocks, wide, high))}
     fields |= {"in_zero_point": layer.zero_points[0], "weights_zero_point": layer.zero_points[1], "channel_group_level": 4,
                "multiplier": layer.multiplier, "clamp_low": layer.clamp_low, "clamp_high": layer.clamp_high,
                "out_zero_point": layer.out_zero_point}
-    fields |= walk("in", a.address + slab.offset(rows.start, columns.start),
-                   [(channels, 1), (wide, channels), (high, slab.pitch), (1, slab.size)], total_dims=8)
+    fields |= walk("in", first, [(channels, 1), *zip((wide, high, 1), slab, strict=True)], total_dims=8)
     fields |= walk("out", products, [(1, 4), *_product_dims(channels, wide, high)], total_dims=8)
     fields |= walk("weights", 4 * operand, [(4 * block, 1), (blocks, 0), (wide, 0), (high, 0)], total_dims=8, level=1,
                    slot=4 * block)
@@ -162,13 +170,19 @@ def _gather(target: Activation, tile: int, products: int, identity: int) -> Valu
     """Put the first bytes of four words together."""
     rows, columns = target.own(tile)
     slab = target.slab(tile)
-    channels, high, wide = slab.pixel, len(rows), len(columns)
+    return _gathered(len(rows), len(columns), (slab.pixel, slab.pitch, slab.size), target.own_address(tile), products,
+                     identity)
+
+
+@lru_cache(maxsize=4096)
+def _gathered(high: int, wide: int, slab: tuple[int, int, int], first: int, products: int, identity: int) -> Values:
+    """Many tiles have the same part of an image; pixel, pitch and size of the slab in bytes."""
+    channels = slab[0]
     loops = (4, channels // 4, wide, high)
     fields: Values = _ONE_BYTE | {f"loop{i}": n - 1 for i, n in enumerate(loops)}
     fields |= NO_LIMITS | {"channel_group_level": 2, "multiplier": _ONE}
     fields |= walk("in", products, _product_dims(channels, wide, high), total_dims=8)
-    fields |= walk("out", target.own_address(tile), [(channels // 4, 4), (wide, slab.pixel), (high, slab.pitch),
-                                                     (1, slab.size)], total_dims=8)
+    fields |= walk("out", first, [(channels // 4, 4), *zip((wide, high, 1), slab, strict=True)], total_dims=8)
     stay = [(n, 0) for n in loops[1:]]
     fields |= walk("weights", 4 * identity, [(4, 1), *stay], total_dims=8, level=1)
     return fields | walk("partial", 0, [(4, 0), *stay], total_dims=8, level=1, slot=4)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import ClassVar
 
 from compiler.beagle.isa.counters import TileCounter, TileEngine
@@ -222,13 +223,20 @@ def build_identity(b: ProgramBuilder, constants: int, row: int = IDENTITY_ROW, *
 
 def apply_to_words(layer: Unary, source: int, source_strides: tuple[int, int, int], target: int,
                    target_strides: tuple[int, int, int], counts: tuple[int, int, int], row: int = IDENTITY_ROW) -> Values:
-    """Fields of an operation over words, columns and rows; strides in bytes."""
-    fields: Values = {f"loop{i + 1}": n - 1 for i, n in enumerate(counts)}
-    fields |= _ends(layer) | {"channel_group_level": 4}
+    """Fields of an operation over words, columns and rows, not to be changed; strides in bytes."""
+    operation = _ends(layer) | {"channel_group_level": 4}
     if layer.table is not None:
-        fields |= {"nonlinear": _WITH_TABLE | _ROOT * layer.root, "odd_symmetry": 3 * layer.odd}
+        operation |= {"nonlinear": _WITH_TABLE | _ROOT * layer.root, "odd_symmetry": 3 * layer.odd}
+    return _applied(tuple(operation.items()), source, source_strides, target, target_strides, counts, row)
+
+
+@lru_cache(maxsize=4096)
+def _applied(operation: tuple[tuple[str, int], ...], source: int, source_strides: tuple[int, int, int], target: int,
+             target_strides: tuple[int, int, int], counts: tuple[int, int, int], row: int) -> Values:
+    """Many tiles have the same part of an image."""
+    fields: Values = {f"loop{i + 1}": n - 1 for i, n in enumerate(counts)}
     stay = [(n, 0) for n in counts]
-    return (fields | walk("in", source, list(zip(counts, source_strides, strict=True)), total_dims=8)
+    return (fields | dict(operation) | walk("in", source, list(zip(counts, source_strides, strict=True)), total_dims=8)
             | walk("out", target, list(zip(counts, target_strides, strict=True)), total_dims=8)
             | walk("weights", 4 * row, stay, total_dims=8)
             | walk("partial", 0, stay, total_dims=8, slot=4) | signal("avdata", 3))
