@@ -13,7 +13,8 @@ A reader and a writer are *displaced* when
   other end, whose contents are older than the writer; or
 - a reader leaves out a unit that nobody reads, and takes one that another has use for (:mod:`~compiler.beagle.judge.gaps`).
 
-A correct program has a use for what it computes and brings nothing in vain, so a reader that needs
+A correct program has a use for what it computes and brings nothing in vain (but a single unit beside the partial
+sums that an operation leaves in wide memory, as a SOFTMAX of up to four classes does), so a reader that needs
 one unit less at one end does not need an older one at the other. Halos are no exception: what
 neighbours send is newer than a tile's own results, and borders are filled on some tiles only.
 Contents that are older and still wanted lie beside newer ones in many programs; it is the missing
@@ -307,7 +308,7 @@ class Ledger:
             for u in mine:
                 written[u - low] = True
             dead[units[tiles == tile] - low] = True
-            if np.array_equal(dead, written) and np.count_nonzero(written) > 1:
+            if np.array_equal(dead, written) and (np.count_nonzero(written) > 1 or self._keeps_sums(number)):
                 continue
             for direction in (UP, DOWN):
                 strangers = self._strangers(writing, self._readers[number, memory], memory, tile, direction)
@@ -316,6 +317,11 @@ class Ledger:
                     unit, reader = found
                     return [self._between(_OLDER, memory, reader, number, tile, unit + low)]
         return []
+
+    def _keeps_sums(self, number: int) -> bool:
+        """Tell whether an operation leaves partial sums in wide memory: these may be all that others want of it."""
+        ins = self._instructions[number - 1]
+        return ins.name.startswith("tensor_") and not ins["no_partial_sums"]
 
     def _strangers(self, writing: Writing, readers: set[int], memory: Memory, tile: int, direction: int) -> dict[int, int]:
         """Units beside which a reader of a writer took older contents, and the reader.
