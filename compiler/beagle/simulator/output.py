@@ -52,7 +52,8 @@ class OutputStage:
         if self.table:
             y = np.stack([self._look_up(chip.tables[t], y[i]) for i, t in enumerate(tiles)])
         # Integers that float32 cannot tell apart lie beyond 8 and 16 bits anyway; no number becomes 0.
-        q = np.rint(y) + np.float32(ins["out_zero_point"])
+        with np.errstate(invalid="ignore"):
+            q = np.rint(y) + np.float32(ins["out_zero_point"])
         saturated = np.fmin(np.fmax(q, 0), 65535 if self.wide else 255)
         return saturated.astype(np.uint16) if self.wide else saturated.astype(np.uint8)
 

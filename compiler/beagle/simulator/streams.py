@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from compiler.beagle.isa import Instruction
 from compiler.beagle.isa.counters import ScalarCounter, TileCounter
-from compiler.beagle.simulator.errors import SimulationError
+from compiler.beagle.simulator.errors import SimulationError, UnsupportedInstruction
 from compiler.beagle.simulator.moves import tiles_of
 from compiler.beagle.simulator.state import Bytes, Chip, PacketQueue, check
 from compiler.beagle.simulator.task import Levels, Signal, watch_gates
@@ -163,6 +163,8 @@ class Pop(ScalarTask):
     def __init__(self, ins: Instruction) -> None:
         super().__init__(ins)
         self.source = ins["source"]
+        if self.source >= len(FIFO_BYTES):
+            raise UnsupportedInstruction(f"pop at {ins.offset:#x} names FIFO {self.source}, there are {len(FIFO_BYTES)}")
         self.packet = (ins["lanes_m1"] + 1) * 4
         self.receivers = tiles_of(ins["receivers"])
         self.rest = np.zeros(0, np.uint8)

@@ -55,6 +55,11 @@ def test_what_the_chip_still_writes_to_the_host_is_read_back_afterwards() -> Non
     assert port.arriving[1].take(24).tolist() == [*range(16), *[9] * 8]
 
 
+def test_a_pop_from_a_fifo_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(SimulationError, match="names FIFO 3, there are 3"):
+        run(instruction("pop", {"source": 3, "receivers": 1}))
+
+
 def test_results_cannot_overwrite_parameters() -> None:
     b = ProgramBuilder()
     b.reset_chip()
