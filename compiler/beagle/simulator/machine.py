@@ -143,7 +143,6 @@ class _Run:
         self.scalar_queues: dict[str, deque[ScalarTask]] = {"infeed0": deque(), "infeed1": deque(), "pop": deque(),
                                                             "outfeed": deque()}
         self.notified: set[int] = set()
-        self.prepared: dict[int, list[TileTask]] = {}
 
     # -- main loop --------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from compiler.lowering.builder import LAYER_COUNTERS, Dim, ProgramBuilder, Value
 from compiler.lowering.softmax_layer import Limits
 from compiler.lowering.softmax_step import limited, nest, step_fields
 from compiler.lowering.spatial.emission import Emission
-from compiler.lowering.spatial.families.multiplication import OPERAND_ROW
+from compiler.lowering.spatial.families.multiplication import OPERAND_ROW, words_of_pixels
 from compiler.lowering.spatial.families.unary import (
     CONSTANT_WORDS,
     HIGHEST,
@@ -20,7 +20,7 @@ from compiler.lowering.spatial.families.unary import (
     apply_to_words,
     build_identity,
 )
-from compiler.lowering.spatial.geometry import Activation, by_content, many
+from compiler.lowering.spatial.geometry import Activation, by_content
 from compiler.lowering.spatial.layer import Activations, Effort, Layer, most_pixels
 from compiler.records import record
 
@@ -30,7 +30,31 @@ _COPY = Unary("", 0, 0, 0, 0, bits(1.0), NO_LIMITS["clamp_low"], NO_LIMITS["clam
 
 
 @record
-class ChannelMaximum(Layer):
+class OverChannels(Layer):
+    """What makes one value of the channels of every pixel."""
+
+    name: str
+    source: int
+    target: int
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The image."""
+        return (self.source,)
+
+    def effort(self, target: Activation) -> Effort:
+        """Return an estimate: how many channels there are is not known here."""
+        del target
+        return Effort(_USUAL_STEPS)
+
+    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
+        """Return the first row that words pass through."""
+        del scenes, top
+        return OPERAND_ROW
+
+
+@record
+class ChannelMaximum(OverChannels):
     """The largest channel of every pixel, an image of one channel.
 
     Attributes
@@ -41,27 +65,9 @@ class ChannelMaximum(Layer):
         The operand is what values lack to 255, the result is not.
     """
 
-    name: str
-    source: int
-    target: int
     zero_point: int
     limits: Limits
     negated: bool = False
-
-    @property
-    def sources(self) -> tuple[int, ...]:
-        """The image."""
-        return (self.source,)
-
-    def effort(self, target: Activation) -> Effort:
-        """Return an estimate: how many channels are compared is not known here."""
-        del target
-        return Effort(_USUAL_STEPS)
-
-    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
-        """Return the first row that words pass through."""
-        del scenes, top
-        return OPERAND_ROW
 
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Find the largest byte of every pixel."""
@@ -131,13 +137,9 @@ def on_tiles(b: ProgramBuilder, tiles: Sequence[int], name: str, fields: Callabl
 
 def _words_singly(source: Activation, target: Activation, tile: int) -> Values:
     """Fields that move the words of pixels into wide rows, one to a row, in two rows that take turns."""
-    rows, columns = target.own(tile)
-    slab = source.slab(tile)
-    words = slab.pixel // 4
-    first = (source.address + slab.offset(rows.start, columns.start)) // 4
-    dims = many([(words, 1), (len(columns), words), (len(rows), slab.pitch // 4)]) or [(1, 1)]
-    return (walk("src", first, dims, total_dims=6)
-            | walk("dst", OPERAND_ROW, [(words, 0), (len(columns) * len(rows), 0)], total_dims=4, slot=1)
+    words = source.slab(tile).pixel // 4
+    return (words_of_pixels(source, target, tile)
+            | walk("dst", OPERAND_ROW, [(words, 0), (target.pixels(tile), 0)], total_dims=4, slot=1)
             | watch(0, TileCounter.PARAMETERS, -1, level=0, side=1) | signal("done", 0))
 
 

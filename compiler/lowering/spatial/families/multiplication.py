@@ -151,18 +151,23 @@ def _product_dims(channels: int, wide: int, high: int) -> list[tuple[int, int]]:
     return [(channels, 4), (wide, 4 * channels), (high, 4 * channels * wide), (1, 4 * channels * wide * high)]
 
 
+def words_of_pixels(source: Activation, target: Activation, tile: int) -> Values:
+    """Return the walk over the words of the pixels from which a tile makes its results."""
+    rows, columns = target.own(tile)
+    slab = source.slab(tile)
+    words = slab.pixel // 4
+    first = (source.address + slab.offset(rows.start, columns.start)) // 4
+    dims = many([(words, 1), (len(columns), words), (len(rows), slab.pitch // 4)]) or [(1, 1)]
+    return walk("src", first, dims, total_dims=6)
+
+
 def pass_through(operand: Activation, target: Activation, tile: int, row: int = OPERAND_ROW) -> Values:
     """Fields that move the words of the pixels of a result on a tile into wide rows, one to a row."""
-    rows, columns = target.own(tile)
-    slab = operand.slab(tile)
     block, blocks = blocks_of(operand)
-    words = slab.pixel // 4
-    first = (operand.address + slab.offset(rows.start, columns.start)) // 4
-    dims = many([(words, 1), (len(columns), words), (len(rows), slab.pitch // 4)]) or [(1, 1)]
-    pixels = len(columns) * len(rows)
+    words, pixels = operand.slab(tile).pixel // 4, target.pixels(tile)
     places = [(block, 1), *many([(blocks, 0), (pixels, 0)])] if block > 1 else [(words * pixels, 0)]
     level = int(block > 1)
-    return (walk("src", first, dims, total_dims=6) | walk("dst", row, places, total_dims=4, level=level, slot=block)
+    return (words_of_pixels(operand, target, tile) | walk("dst", row, places, total_dims=4, level=level, slot=block)
             | watch(0, TileCounter.PARAMETERS, -1, level=level, side=1) | signal("done", level))
 
 

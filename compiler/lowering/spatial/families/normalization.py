@@ -24,11 +24,11 @@ from compiler.lowering.spatial.context import Context
 from compiler.lowering.spatial.emission import Emission
 from compiler.lowering.spatial.families.composite import FIRST, Composite
 from compiler.lowering.spatial.families.family import Family
-from compiler.lowering.spatial.families.multiplication import OPERAND_ROW
+from compiler.lowering.spatial.families.multiplication import OPERAND_ROW, words_of_pixels
 from compiler.lowering.spatial.families.pool import TRANSPOSE_BYTES
 from compiler.lowering.spatial.families.selection import fill_words
 from compiler.lowering.spatial.families.unary import IDENTITY_WORDS, NO_LIMITS, Unary
-from compiler.lowering.spatial.geometry import Activation, by_content, many
+from compiler.lowering.spatial.geometry import Activation, by_content
 from compiler.lowering.spatial.layer import Activations, Effort, Layer, most_pixels
 from compiler.mapping import Verdict
 from compiler.records import record
@@ -132,13 +132,9 @@ class Normalization(Layer):
 
 def _pass_through(source: Activation, target: Activation, tile: int) -> Values:
     """Words of pixels, one to a row, in two rows that take turns."""
-    rows, columns = target.own(tile)
-    slab = source.slab(tile)
-    words = slab.pixel // 4
-    first = (source.address + slab.offset(rows.start, columns.start)) // 4
-    dims = many([(words, 1), (len(columns), words), (len(rows), slab.pitch // 4)]) or [(1, 1)]
-    return (walk("src", first, dims, total_dims=6)
-            | walk("dst", OPERAND_ROW, [(1, 1), (words * len(columns) * len(rows), 0)], total_dims=4, level=1, slot=1)
+    count = source.slab(tile).pixel // 4 * target.pixels(tile)
+    return (words_of_pixels(source, target, tile)
+            | walk("dst", OPERAND_ROW, [(1, 1), (count, 0)], total_dims=4, level=1, slot=1)
             | watch(0, TileCounter.PARAMETERS, -1, side=1) | signal("done", 0))
 
 

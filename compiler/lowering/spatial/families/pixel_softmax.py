@@ -276,7 +276,6 @@ def _moved(source: int, source_strides: tuple[int, int], target: int, target_str
     return apply_to_words(_COPY, source, (*source_strides, 0), target, (*target_strides, 0), (*counts, 1), row)
 
 
-
 def pixel_softmax(op: Operator, layer: SoftmaxLayer, source: int, target: int) -> Composite:
     """Return the softmax of every pixel of an image."""
     name, z, parts = op.title, layer.zero_point, list[Layer]()

@@ -6,7 +6,6 @@ to a row, and are summed up or compared byte by byte.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +19,7 @@ from compiler.lowering.lowered import refusal
 from compiler.lowering.softmax_layer import Limits
 from compiler.lowering.spatial.context import Context, extent_of, image_of
 from compiler.lowering.spatial.emission import Emission
-from compiler.lowering.spatial.families.channel_maximum import ChannelMaximum
+from compiler.lowering.spatial.families.channel_maximum import ChannelMaximum, OverChannels
 from compiler.lowering.spatial.families.constant import PerChannel
 from compiler.lowering.spatial.families.family import Family
 from compiler.lowering.spatial.families.multiplication import OPERAND_ROW, blocks_of, pass_through
@@ -28,11 +27,10 @@ from compiler.lowering.spatial.families.selection import fill_words, move
 from compiler.lowering.spatial.families.unary import HIGHEST, complement
 from compiler.lowering.spatial.families.whole_pool import pool_of, read_whole_pool
 from compiler.lowering.spatial.geometry import IDENTITY, Activation, Window, by_content
-from compiler.lowering.spatial.layer import Activations, Effort, Layer
+from compiler.lowering.spatial.layer import Activations, Layer
 from compiler.mapping import Status, Verdict
 from compiler.records import record
 
-_USUAL_STEPS = 64
 _MOST = 1 << 30
 """More than any value."""
 _ROWS, _COLUMNS, _CHANNELS = range(3)
@@ -40,7 +38,7 @@ _NAMES = ("rows", "columns", "channels")
 
 
 @record
-class ChannelSum(Layer):
+class ChannelSum(OverChannels):
     """A sum or mean over the channels of every pixel, ready for code generation.
 
     Attributes
@@ -49,29 +47,11 @@ class ChannelSum(Layer):
         Bit patterns of float32 numbers.
     """
 
-    name: str
-    source: int
-    target: int
     in_zero_point: int
     out_zero_point: int
     multiplier: int
     clamp_low: int
     clamp_high: int
-
-    @property
-    def sources(self) -> tuple[int, ...]:
-        """The image."""
-        return (self.source,)
-
-    def effort(self, target: Activation) -> Effort:
-        """Return an estimate: how many channels are summed up is not known here."""
-        del target
-        return Effort(_USUAL_STEPS)
-
-    def lowest_row(self, scenes: Sequence[Activations], top: int) -> int:
-        """Return the first row that words pass through."""
-        del scenes, top
-        return OPERAND_ROW
 
     def emit(self, emission: Emission, activations: Activations) -> None:
         """Sum up."""
